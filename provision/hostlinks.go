@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package provision
+
+import "time"
+
+// pastDeadline ends a read that is under way.
+var pastDeadline = time.Unix(1, 0)
+
+// hostLinks is what the Watcher remembers of the host's links, to tell what
+// changed. Its zero value is empty.
+type hostLinks struct {
+	links map[int]*hostLink // by index
+}
+
+type hostLink struct {
+	name string
+	mac  string
+	mtu  int
+	live bool // up, with carrier
+	seen bool // since mark
+}
+
+// put takes in a link as it is now and returns what that changed.
+func (s *hostLinks) put(l link) []Event {
+	if s.links == nil {
+		s.links = map[int]*hostLink{}
+	}
+	now := &hostLink{name: l.name, mac: string(l.mac), mtu: l.mtu, live: l.up() && l.carrier(), seen: true}
+	before := s.links[l.index]
+	s.links[l.index] = now
+	event := func(kind EventKind) Event { return Event{Kind: kind, Name: now.name, Index: l.index, NSID: -1} }
+
+	var events []Event
+	if before != nil && before.name != now.name {
+		events = append(events, before.gone(l.index))
+		before = nil
+	}
+	if before == nil {
+		before = &hostLink{mac: now.mac, mtu: now.mtu}
+	}
+	if before.mac != now.mac || before.mtu != now.mtu {
+		events = append(events, event(ParentChanged))
+	}
+	switch {
+	case now.live && !before.live:
+		events = append(events, event(ParentUp))
+	case before.live && !now.live:
+		events = append(events, event(ParentDown))
+	}
+	return events
+}
+
+func (s *hostLinks) remove(index int) []Event {
+	l := s.links[index]
+	if l == nil {
+		return nil
+	}
+	delete(s.links, index)
+	return []Event{l.gone(index)}
+}
+
+// mark and sweep enclose a listing of all links: those it didn't have are gone.
+func (s *hostLinks) mark() {
+	for _, l := range s.links {
+		l.seen = false
+	}
+}
+
+func (s *hostLinks) sweep() []Event {
+	var events []Event
+	for index, l := range s.links {
+		if !l.seen {
+			events = append(events, s.remove(index)...)
+		}
+	}
+	return events
+}
+
+func (l *hostLink) gone(index int) Event {
+	return Event{Kind: ParentGone, Name: l.name, Index: index, NSID: -1}
+}

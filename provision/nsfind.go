@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package provision
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// namespaceDirs are where named namespaces are bind-mounted: by ip-netns(8) and
+// by Docker.
+var namespaceDirs = []string{"/run/netns", "/run/docker/netns"}
+
+// FindNamespace looks for a path to the namespace with this device and inode:
+// among the named ones first, then among those of processes. ErrGone: none.
+func FindNamespace(dev, ino uint64) (Namespace, error) {
+	var found Namespace
+	eachNamespace(func(n Namespace) bool {
+		if n.Dev == dev && n.Ino == ino {
+			found = n
+		}
+		return found.Path == ""
+	})
+	if found.Path == "" {
+		return Namespace{}, faultf(ErrGone, "no name and no process leads to network namespace %d:%d any more", dev, ino)
+	}
+	return found, nil
+}
+
+// AllNamespaces lists every namespace that has a name or a process in it, each
+// once, named ones by their name. The process's own is left out.
+func AllNamespaces() ([]Namespace, error) {
+	own, err := home()
+	if err != nil {
+		return nil, err
+	}
+	type key struct{ dev, ino uint64 }
+	seen := map[key]bool{{own.id.Dev, own.id.Ino}: true}
+	var all []Namespace
+	eachNamespace(func(n Namespace) bool {
+		if k := (key{n.Dev, n.Ino}); !seen[k] {
+			seen[k] = true
+			all = append(all, n)
+		}
+		return true
+	})
+	return all, nil
+}
+
+// eachNamespace calls yield with every path that leads to a namespace until
+// yield returns false. What vanishes meanwhile is passed over.
+func eachNamespace(yield func(Namespace) bool) {
+	for _, dir := range namespaceDirs {
+		for _, name := range readNames(dir) {
+			if n, ok := statNamespace(filepath.Join(dir, name)); ok && isNamed(n.Path) && !yield(n) {
+				return
+			}
+		}
+	}
+	// This process's entry follows its main thread, which may be visiting.
+	self := strconv.Itoa(os.Getpid())
+	for _, name := range readNames("/proc") {
+		if name[0] < '0' || name[0] > '9' || name == self {
+			continue
+		}
+		if n, ok := statNamespace("/proc/" + name + "/ns/net"); ok && !yield(n) {
+			return
+		}
+	}
+}
+
+func readNames(dir string) []string {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil
+	}
+	defer d.Close()
+	names, _ := d.Readdirnames(-1)
+	return names
+}
+
+func statNamespace(path string) (Namespace, bool) {
+	var st unix.Stat_t
+	if unix.Stat(path, &st) != nil {
+		return Namespace{}, false
+	}
+	return Namespace{Path: path, Dev: st.Dev, Ino: st.Ino}, true
+}
+
+// isNamed tells a mounted namespace from a plain file that was left behind.
+func isNamed(path string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(path, &st) == nil && st.Type == unix.NSFS_MAGIC
+}
