@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lease
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"mvdhcp/dhcpclient"
+	"mvdhcp/provision"
+)
+
+// AttachOptions is what Attach works from.
+type AttachOptions struct {
+	// Spec has every default but those of Ifname (empty: the first free ethN),
+	// MAC (nil: derived) and ClientID, which is made from the text below.
+	Spec     Spec
+	ClientID string // see ParseClientID
+	Target   Target
+	NS       provision.Namespace
+	Resolv   *provision.ResolvFile // where DNS goes, when Spec.DNS is set
+	// Timeout is for the whole attach.
+	Timeout time.Duration
+}
+
+// ErrAttached is wrapped by errors about an identity, interface or MAC that
+// another lease has.
+var ErrAttached = errors.New("attached already")
+
+// Attach makes a child in the namespace, gets it a lease and configures it. It
+// tells progress in a few words what it waits for. When it fails, or ctx ends
+// first, everything it did is undone before it returns.
+func (k *Keeper) Attach(ctx context.Context, o AttachOptions, progress func(string)) (Record, error) {
+	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
+	defer cancel()
+	e, prev, jctx, release, err := k.reserve(ctx, o)
+	if err != nil {
+		return Record{}, err
+	}
+	defer release()
+	if err := k.bringUp(jctx, e, progress); err != nil {
+		progress("undoing")
+		k.undo(e, prev)
+		return Record{}, err
+	}
+	return k.record(e), nil
+}
+
+// reserve enters the intent of an attach into the keeper's memory, owned by the
+// caller. prev is the kept record it goes on from, if any.
+func (k *Keeper) reserve(ctx context.Context, o AttachOptions) (e *entry, prev *Record, jctx context.Context, release func(), err error) {
+	for {
+		ifname := o.Spec.Ifname
+		if ifname == "" {
+			if ifname, err = k.freeName(o); err != nil {
+				return nil, nil, nil, nil, err
+			}
+		}
+		spec := o.Spec
+		spec.Ifname = ifname
+		if spec.MAC == nil {
+			spec.MAC = DeriveMAC(k.machineID, spec.Parent, spec.Identity, ifname)
+		}
+		if spec.ClientID, err = ParseClientID(o.ClientID, spec.MAC, k.machineID, spec.Identity, ifname); err != nil {
+			return nil, nil, nil, nil, err
+		}
+		k.mu.Lock()
+		if k.closed {
+			k.mu.Unlock()
+			return nil, nil, nil, nil, errors.New("the keeper is stopping")
+		}
+		other, err := k.clash(o, spec)
+		if other == nil && err == nil {
+			rec := Record{
+				ID: newID(), Spec: spec, Target: o.Target, NS: o.NS, State: Init, Created: k.clock.Wall(),
+				Child: provision.Child{Name: ifname, MAC: spec.MAC, NSID: -1},
+			}
+			if o.Resolv != nil {
+				rec.Resolv = &SavedResolv{File: *o.Resolv}
+			}
+			e = &entry{pos: -1}
+			if kept := k.kept(spec); kept != nil {
+				p := kept.rec
+				prev, e = &p, kept
+				rec.ID, rec.Created, rec.Binding, rec.BoundAt, rec.Renewals, rec.MadeParent = p.ID, p.Created, p.Binding, p.BoundAt, p.Renewals, p.MadeParent
+			}
+			e.rec, e.tries, e.missing = rec, 0, false
+			k.leases[rec.ID] = e
+			jctx, rel := k.take(ctx, e)
+			k.wg.Add(1)
+			k.mu.Unlock()
+			stop := context.AfterFunc(k.ctx, func() { e.interrupt(k) })
+			return e, prev, jctx, func() { stop(); rel(); k.wg.Done() }, nil
+		}
+		k.mu.Unlock()
+		if errors.Is(err, errNameRace) && ctx.Err() == nil {
+			continue
+		}
+		if err != nil {
+			return nil, nil, nil, nil, err
+		}
+		if err := k.settle(ctx, other); err != nil {
+			return nil, nil, nil, nil, err
+		}
+	}
+}
+
+// clash looks for what stands in the way of spec. An entry that it returns
+// without an error is on its way out and must be settled first. The lock is held.
+func (k *Keeper) clash(o AttachOptions, spec Spec) (*entry, error) {
+	for _, e := range k.leases {
+		r := &e.rec
+		same := r.Spec.Identity == spec.Identity
+		sameNS := r.NS.Dev == o.NS.Dev && r.NS.Ino == o.NS.Ino
+		switch {
+		case r.State == Kept:
+			if bytes.Equal(r.Spec.MAC, spec.MAC) && !(same && r.Spec.Parent == spec.Parent && r.Spec.Ifname == spec.Ifname) {
+				return nil, fmt.Errorf("MAC %v is kept for %s: release that first, or give another --mac: %w", spec.MAC, r.Spec.Identity, ErrAttached)
+			}
+			if same && e.op != nil {
+				return e, nil
+			}
+			continue
+		case same || (sameNS && r.Spec.Ifname == spec.Ifname) || bytes.Equal(r.Spec.MAC, spec.MAC):
+			if r.State == Releasing || !k.host.Alive(r.Target, r.NS) {
+				return e, nil
+			}
+		default:
+			continue
+		}
+		switch {
+		case same && !sameNS:
+			return nil, fmt.Errorf("identity %s is attached to %s as %s: detach it first, or give --identity another name: %w", spec.Identity, r.Target.Name, r.Spec.Ifname, ErrAttached)
+		case same && o.Spec.Ifname == "" && r.Spec.Parent == spec.Parent:
+			return nil, fmt.Errorf("%s is attached to %s as %s: detach it first, or give --ifname for a second one: %w", spec.Identity, r.Spec.Parent, r.Spec.Ifname, ErrAttached)
+		case sameNS && r.Spec.Ifname == spec.Ifname && o.Spec.Ifname == "":
+			return e, errNameRace
+		case sameNS && r.Spec.Ifname == spec.Ifname:
+			return nil, fmt.Errorf("interface %s of %s is taken by the lease of %s: give another --ifname: %w", spec.Ifname, r.Target.Name, r.Spec.Identity, ErrAttached)
+		case bytes.Equal(r.Spec.MAC, spec.MAC):
+			return nil, fmt.Errorf("MAC %v is in use by %s: give another --mac: %w", spec.MAC, r.Spec.Identity, ErrAttached)
+		}
+	}
+	return nil, nil
+}
+
+// errNameRace: another attach took the interface name in the same moment.
+var errNameRace = errors.New("the interface name was taken in the same moment: try again")
+
+// kept returns the free kept entry of the spec's identity. The lock is held.
+func (k *Keeper) kept(spec Spec) *entry {
+	for _, e := range k.leases {
+		r := &e.rec
+		if r.State == Kept && e.op == nil && r.Spec.Identity == spec.Identity && r.Spec.Parent == spec.Parent && r.Spec.Ifname == spec.Ifname {
+			return e
+		}
+	}
+	return nil
+}
+
+// settle brings an entry whose target is gone to its end: a lease that is being
+// released is waited for, another is kept for the attach that waits.
+func (k *Keeper) settle(ctx context.Context, e *entry) error {
+	r := k.record(e)
+	preempt := r.State.HasAddress()
+	_, release, err := k.own(ctx, e, preempt)
+	if err != nil {
+		if ctx.Err() != nil {
+			return fmt.Errorf("waiting for the former lease of %s to end: %w", r.Spec.Identity, ctx.Err())
+		}
+		return nil // it has ended
+	}
+	defer release()
+	if k.record(e).State.HasAddress() {
+		k.keep(e)
+		return nil
+	}
+	k.teardown(e, "its target is gone", true)
+	return nil
+}
+
+// freeName chooses an interface name: that of the identity's kept lease, else
+// the first ethN that neither the namespace nor another attach has.
+func (k *Keeper) freeName(o AttachOptions) (string, error) {
+	taken := map[string]bool{}
+	var keptName string
+	k.mu.Lock()
+	for _, e := range k.leases {
+		r := &e.rec
+		switch {
+		case r.State == Kept:
+			if r.Spec.Identity == o.Spec.Identity && r.Spec.Parent == o.Spec.Parent {
+				keptName = r.Spec.Ifname
+			}
+		case r.NS.Dev == o.NS.Dev && r.NS.Ino == o.NS.Ino:
+			taken[r.Spec.Ifname] = true
+		}
+	}
+	k.mu.Unlock()
+	name, err := k.host.FreeName(o.NS, func(s string) bool { return taken[s] })
+	if err != nil {
+		return "", fmt.Errorf("failed to find a free interface name in %s: %w", o.Target.Name, err)
+	}
+	if keptName != "" && !taken[keptName] {
+		return keptName, nil
+	}
+	return name, nil
+}
+
+// undo takes back what a failed attach did. The caller owns the entry.
+func (k *Keeper) undo(e *entry, prev *Record) {
+	r := k.record(e)
+	fresh := r.Binding
+	if prev != nil && prev.Binding == fresh {
+		fresh = nil
+	}
+	if fresh == nil {
+		fresh = r.Offered
+	}
+	r.Binding = fresh
+	k.dismantle(r, fresh != nil)
+	if prev != nil && prev.Binding == k.record(e).Binding {
+		k.update(e, func(r *Record) { *r = *prev })
+		k.save(e)
+		e.due = k.expiry(e)
+		return
+	}
+	k.forget(e)
+}
+
+// request is what a lease's client says of itself.
+func (r *Record) request() dhcpclient.Params {
+	p := dhcpclient.Params{
+		MAC: r.Spec.MAC, ClientID: r.Spec.ClientID, Hostname: r.Spec.Hostname,
+		VendorClass: r.Spec.VendorClass, UserClass: r.Spec.UserClass,
+		RequestIP: r.Spec.RequestIP, RequireIP: r.Spec.RequestIP.IsValid(),
+		AllowServers: r.Spec.Allow, DenyServers: r.Spec.Deny,
+	}
+	if b := r.Binding; b != nil {
+		p.PreferServer = b.Server
+		if !p.RequestIP.IsValid() {
+			p.RequestIP = b.Address.Addr()
+		}
+	}
+	return p
+}

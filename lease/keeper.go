@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// Config is what a Keeper works with. All fields but Log and BootGrace are
+// needed.
+type Config struct {
+	Host      Host
+	Store     Store
+	Clock     Clock
+	MachineID string
+	Log       *slog.Logger
+	// BootGrace is how long after a boot a lease waits for a namespace of its
+	// target's name to be set up anew before it is released. 0: one minute.
+	BootGrace time.Duration
+}
+
+// Limits of what runs at once and of what is remembered.
+const (
+	maxJobs     = 256
+	maxVerify   = 64
+	maxEnded    = 1000
+	endedFor    = 24 * time.Hour
+	exchangeFor = 15 * time.Second // one try to get or verify an address
+	extendFor   = 4 * time.Second  // one try to renew or rebind
+	declineWait = 10 * time.Second // RFC 2131, 3.1.5
+	maxBackoff  = time.Minute
+)
+
+// Keeper keeps the leases of one host. Its methods are safe for concurrent use.
+type Keeper struct {
+	host      Host
+	store     Store
+	clock     Clock
+	machineID string
+	log       *slog.Logger
+	grace     time.Duration
+	hub       *hub
+
+	mu     sync.Mutex
+	leases map[string]*entry
+	due    dueQueue
+	ended  []Record // oldest first
+	// down holds the parents known to have no carrier or to be missing.
+	down map[string]bool
+	jobs int
+
+	wake   chan struct{}
+	verify chan struct{} // one token a background conflict check
+	wg     sync.WaitGroup
+	ctx    context.Context // ends with Run; jobs live in it
+	cancel context.CancelFunc
+	closed bool // guarded by mu: no new job may start
+}
+
+// entry is a lease at rest: the record and its place among the due times.
+type entry struct {
+	rec   Record
+	bound time.Duration // BoundAt on the clock of this boot
+	op    *op           // who owns the record now; nil: nobody
+	due   time.Duration
+	pos   int // place in the heap, -1: none
+	tries int // unanswered in this state
+	// suspect: the kernel reported something; look before the next step.
+	suspect bool
+	// missing: the child is gone with its parent, or not made again since the
+	// boot; until says how long that is waited for (0: for ever).
+	missing bool
+	until   time.Duration
+	// stopVerify ends the conflict check that runs beside the lease, if one does.
+	stopVerify context.CancelFunc
+}
+
+// op is the ownership of one entry.
+type op struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// New returns a Keeper with the leases of the store. Run must be called for
+// anything to become of them.
+func New(c Config) (*Keeper, error) {
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	if c.BootGrace <= 0 {
+		c.BootGrace = time.Minute
+	}
+	k := &Keeper{
+		host: c.Host, store: c.Store, clock: c.Clock, machineID: c.MachineID, log: c.Log, grace: c.BootGrace,
+		hub:    newHub(c.Log),
+		leases: map[string]*entry{}, down: map[string]bool{},
+		wake: make(chan struct{}, 1), verify: make(chan struct{}, maxVerify),
+	}
+	k.ctx, k.cancel = context.WithCancel(context.Background())
+	return k, k.load()
+}
+
+// Run keeps the leases until ctx ends, and returns when every job has stopped.
+// Addresses and leases stay in place.
+func (k *Keeper) Run(ctx context.Context) error {
+	alarm, err := k.clock.NewAlarm()
+	if err != nil {
+		return err
+	}
+	defer alarm.Close()
+	defer func() {
+		k.mu.Lock()
+		k.closed = true
+		k.mu.Unlock()
+		k.cancel()
+		k.wg.Wait()
+	}()
+	for {
+		next, ok := k.startDue()
+		if ok {
+			if err := alarm.Set(next); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-alarm.C():
+		case <-k.wake:
+		}
+	}
+}
+
+// startDue starts a job for every entry that is due, as far as the pool allows,
+// and returns when the next one is.
+func (k *Keeper) startDue() (next time.Duration, ok bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for k.jobs < maxJobs {
+		e, at, ok := k.due.next()
+		if !ok {
+			return 0, false
+		}
+		if at > k.clock.Now() {
+			return at, true
+		}
+		ctx, release := k.take(k.ctx, e)
+		k.jobs++
+		k.wg.Go(func() {
+			k.work(ctx, e)
+			release()
+			k.mu.Lock()
+			k.jobs--
+			k.mu.Unlock()
+			k.poke()
+		})
+	}
+	return 0, false // a job that ends pokes
+}
+
+// take makes the caller the owner of a free entry. The lock is held.
+func (k *Keeper) take(ctx context.Context, e *entry) (context.Context, func()) {
+	k.due.drop(e)
+	ctx, cancel := context.WithCancel(ctx)
+	o := &op{cancel: cancel, done: make(chan struct{})}
+	e.op = o
+	return ctx, func() {
+		k.mu.Lock()
+		e.op = nil
+		if k.leases[e.rec.ID] == e {
+			if e.suspect {
+				e.due = min(e.due, k.clock.Now()+settleFor)
+			}
+			k.due.set(e, e.due)
+		}
+		k.mu.Unlock()
+		cancel()
+		close(o.done)
+		k.poke()
+	}
+}
+
+// own waits for the entry and takes it; what is under way there is cancelled
+// when preempt is set. It fails when the lease has ended meanwhile.
+func (k *Keeper) own(ctx context.Context, e *entry, preempt bool) (context.Context, func(), error) {
+	for {
+		k.mu.Lock()
+		if k.closed {
+			k.mu.Unlock()
+			return nil, nil, errors.New("the keeper is stopping")
+		}
+		if k.leases[e.rec.ID] != e {
+			k.mu.Unlock()
+			return nil, nil, fmt.Errorf("lease %s has ended", e.rec.ID)
+		}
+		if e.op == nil {
+			jctx, release := k.take(ctx, e)
+			k.wg.Add(1)
+			k.mu.Unlock()
+			stop := context.AfterFunc(k.ctx, func() { e.interrupt(k) })
+			return jctx, func() { stop(); release(); k.wg.Done() }, nil
+		}
+		o := e.op
+		k.mu.Unlock()
+		if preempt {
+			o.cancel()
+		}
+		select {
+		case <-o.done:
+		case <-ctx.Done():
+			return nil, nil, fmt.Errorf("lease %s is busy: %w", e.rec.ID, ctx.Err())
+		}
+	}
+}
+
+// interrupt cancels what the owner is doing.
+func (e *entry) interrupt(k *Keeper) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if e.op != nil {
+		e.op.cancel()
+	}
+}
+
+// poke makes Run look at the heap again.
+func (k *Keeper) poke() {
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
+}
+
+// update changes the record of an entry the caller owns. It does not store it.
+func (k *Keeper) update(e *entry, f func(r *Record)) Record {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	f(&e.rec)
+	return e.rec
+}
+
+// save stores the record of an entry the caller owns. A store that fails is
+// logged: the lease goes on, and the next save tries again.
+func (k *Keeper) save(e *entry) {
+	if err := k.store.Put(k.record(e)); err != nil {
+		k.log.Error("lease not stored", "lease", e.rec.ID, "error", err)
+	}
+}
+
+func (k *Keeper) record(e *entry) Record {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return e.rec
+}
+
+func (k *Keeper) event(kind EventKind, r Record, format string, args ...any) {
+	k.hub.emit(Event{Time: k.clock.Wall(), Kind: kind, Parent: r.Spec.Parent, Record: r, Message: fmt.Sprintf(format, args...)})
+}
+
+// moment is now, as it is stored.
+func (k *Keeper) moment(now time.Duration) Moment {
+	return Moment{BootID: k.clock.BootID(), Boot: now, Wall: k.clock.Wall().Add(now - k.clock.Now())}
+}

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lease
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// View is a lease as it is shown: its record, and its times by today's wall
+// clock (zero where there is none).
+type View struct {
+	Record
+	RenewAt, RebindAt, ExpiresAt time.Time
+	ParentDown                   bool
+}
+
+// Leases returns the leases that match the query, oldest first, with the ended
+// ones of the last day when ended is set. A query is a lease id, an identity, a
+// target, an interface's address or MAC; "" matches all.
+func (k *Keeper) Leases(query string, ended bool) []View {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var vs []View
+	now, wall := k.clock.Now(), k.clock.Wall()
+	if ended {
+		for _, r := range k.ended {
+			if wall.Sub(r.EndedAt) < endedFor && matches(&r, query) {
+				vs = append(vs, View{Record: r})
+			}
+		}
+	}
+	for _, e := range k.leases {
+		if !matches(&e.rec, query) {
+			continue
+		}
+		v := View{Record: e.rec, ParentDown: k.down[e.rec.Spec.Parent]}
+		if b := e.rec.Binding; b != nil && e.rec.State != Releasing {
+			at := func(d time.Duration) time.Time { return wall.Add(e.bound + d - now).UTC() }
+			v.RenewAt, v.RebindAt, v.ExpiresAt = at(b.T1), at(b.T2), at(b.Lease)
+		}
+		vs = append(vs, v)
+	}
+	slices.SortFunc(vs, func(a, b View) int {
+		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
+	})
+	return vs
+}
+
+// StoreInfo is where the leases are stored and how many bytes that takes.
+func (k *Keeper) StoreInfo() (path string, size int64) { return k.store.Info() }
+
+// Jobs returns how many exchanges are under way.
+func (k *Keeper) Jobs() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	n := 0
+	for _, e := range k.leases {
+		if e.op != nil {
+			n++
+		}
+	}
+	return n
+}
+
+func matches(r *Record, q string) bool {
+	if q == "" || q == r.ID || q == r.Spec.Identity || q == r.Target.Name || strings.EqualFold(q, r.Spec.MAC.String()) {
+		return true
+	}
+	if name, ok := strings.CutPrefix(r.Target.Name, "docker:"); ok && (q == name || len(q) >= 4 && strings.HasPrefix(r.Target.ContainerID, q)) {
+		return true
+	}
+	if b := r.Binding; b != nil {
+		return q == b.Address.String() || q == b.Address.Addr().String()
+	}
+	return false
+}
