@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// reply is one line of attach's and probe's answer, and the body of any answer
+// that is an error. One field is set.
+type reply struct {
+	Progress string       `json:"progress,omitempty"`
+	Lease    *Lease       `json:"lease,omitempty"`
+	Result   *ProbeResult `json:"result,omitempty"`
+	Error    *Error       `json:"error,omitempty"`
+}
+
+// stream writes an answer line by line, each at once. It is safe for concurrent
+// use, also after the handler it belongs to has returned.
+type stream struct {
+	mu      sync.Mutex
+	w       http.ResponseWriter
+	rc      *http.ResponseController
+	started bool
+	err     error // the first that a write met; nothing is written after it
+}
+
+var errClosed = errors.New("the answer is complete")
+
+func newStream(w http.ResponseWriter) *stream {
+	return &stream{w: w, rc: http.NewResponseController(w)}
+}
+
+// start sends the head of the answer.
+func (s *stream) start() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.head(http.StatusOK)
+	return s.flush()
+}
+
+// send writes one line.
+func (s *stream) send(v any) error { return s.write(http.StatusOK, v) }
+
+// progress is for a Service to call.
+func (s *stream) progress(what string) {
+	if what != "" {
+		s.send(reply{Progress: what}) //nolint:errcheck // the result that follows meets it again
+	}
+}
+
+// fail writes the error as the last line.
+func (s *stream) fail(err error) {
+	e := toError(err)
+	if s.write(httpStatus(e.Code), reply{Error: e}) == nil {
+		s.close()
+	}
+}
+
+// close keeps later writes away from a response that is no longer there.
+func (s *stream) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil {
+		s.err = errClosed
+	}
+}
+
+func (s *stream) write(status int, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return s.err
+	}
+	s.head(status)
+	s.rc.SetWriteDeadline(time.Now().Add(writeTimeout)) //nolint:errcheck // the write says it
+	if _, s.err = s.w.Write(append(b, '\n')); s.err != nil {
+		return s.err
+	}
+	return s.flush()
+}
+
+func (s *stream) head(status int) {
+	if s.started {
+		return
+	}
+	s.started = true
+	s.w.Header().Set("Content-Type", "application/x-ndjson")
+	s.w.WriteHeader(status)
+}
+
+func (s *stream) flush() error {
+	if s.err == nil {
+		s.err = s.rc.Flush()
+	}
+	return s.err
+}
+
+// toError finds the code of err, which may wrap an *Error.
+func toError(err error) *Error {
+	e := &Error{Code: CodeFailed, Message: err.Error()}
+	var coded *Error
+	if errors.As(err, &coded) {
+		e.Code = coded.Code
+	}
+	return e
+}
+
+func httpStatus(c Code) int {
+	switch c {
+	case CodeUsage:
+		return http.StatusBadRequest
+	case CodeConflict:
+		return http.StatusConflict
+	case CodeNoAnswer:
+		return http.StatusGatewayTimeout
+	case CodeDown:
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusInternalServerError
+}
