@@ -2,9 +2,7 @@
 
 package dhcpclient
 
-import (
-	"strings"
-)
+import "strings"
 
 // maxSearch bounds the domains of option 119 that are kept.
 const maxSearch = 16
@@ -72,7 +70,8 @@ func decodeName(b []byte, pos int) (name string, next int, ok bool) {
 			if length += n + 1; length > 255 {
 				return "", 0, false
 			}
-			labels = append(labels, string(b[pos+1:pos+1+n]))
+			label := string(b[pos+1 : pos+1+n])
+			labels = append(labels, strings.ReplaceAll(label, ".", "\\.")) // no valid name then
 			pos += 1 + n
 		}
 	}

@@ -18,31 +18,12 @@ import (
 // it did before an error is the caller's to undo.
 func (k *Keeper) bringUp(ctx context.Context, e *entry, progress func(string)) error {
 	r := k.record(e)
-	stored := make(chan error, 1)
-	go func() { stored <- k.store.Put(r) }()
-	parent, made, err := k.host.EnsureParent(r.Spec.Parent)
-	if serr := <-stored; serr != nil {
-		return serr
-	}
-	if err != nil {
-		return fmt.Errorf("parent %s: %w", r.Spec.Parent, err)
-	}
-	if made {
-		k.update(e, func(r *Record) { r.MadeParent = true })
-		k.save(e)
-	}
-	if parent, err = k.carrier(ctx, parent, progress); err != nil {
+	if err := k.store.Put(r); err != nil {
 		return err
 	}
-	mode := r.Spec.Mode
-	if mode == provision.Bridge {
-		mode = provision.Private // siblings don't see what only the server needs to
-	}
-	child, err := k.host.CreateChild(ctx, r.NS, provision.ChildSpec{
-		Parent: parent, Name: r.Spec.Ifname, MAC: r.Spec.MAC, Mode: mode, Alias: aliasOf(&r),
-	})
+	child, parent, mode, err := k.makeChild(ctx, e, progress)
 	if err != nil {
-		return fmt.Errorf("%s: failed to make %s on %s: %w", r.Target.Name, r.Spec.Ifname, r.Spec.Parent, err)
+		return err
 	}
 	k.update(e, func(r *Record) { r.Child, r.BootID, r.ParentIndex = child, k.clock.BootID(), parent.Index })
 	b, at, err := k.exchange(ctx, e, mode, progress)
@@ -56,6 +37,34 @@ func (k *Keeper) bringUp(ctx context.Context, e *entry, progress func(string)) e
 	k.event(EvBound, k.record(e), "lease bound")
 	k.startVerify(e)
 	return nil
+}
+
+// makeChild makes sure of the parent and makes the entry's child on it, in the
+// mode it returns.
+func (k *Keeper) makeChild(ctx context.Context, e *entry, progress func(string)) (child provision.Child, parent provision.Parent, mode provision.Mode, err error) {
+	r := k.record(e)
+	parent, made, err := k.host.EnsureParent(r.Spec.Parent)
+	if err != nil {
+		return child, parent, mode, fmt.Errorf("parent %s: %w", r.Spec.Parent, err)
+	}
+	if made {
+		k.update(e, func(r *Record) { r.MadeParent = true })
+		k.save(e)
+	}
+	if parent, err = k.carrier(ctx, parent, progress); err != nil {
+		return child, parent, mode, err
+	}
+	mode = r.Spec.Mode
+	if mode == provision.Bridge {
+		mode = provision.Private // siblings don't see what only the server needs to
+	}
+	child, err = k.host.CreateChild(ctx, r.NS, provision.ChildSpec{
+		Parent: parent, Name: r.Spec.Ifname, MAC: r.Spec.MAC, Mode: mode, Alias: aliasOf(&r),
+	})
+	if err != nil {
+		return child, parent, mode, fmt.Errorf("%s: failed to make %s on %s: %w", r.Target.Name, r.Spec.Ifname, r.Spec.Parent, err)
+	}
+	return child, parent, mode, nil
 }
 
 // carrierWait is how long a parent that was just brought up may take to get a

@@ -23,6 +23,8 @@ type Host interface {
 	// Again opens the target's path anew: after a boot another namespace may
 	// stand under the same name.
 	Again(t Target, ns provision.Namespace) (provision.Namespace, error)
+	// TempNamespace makes a namespace that ends with close.
+	TempNamespace() (ns provision.Namespace, close func(), err error)
 	// FreeName returns the first ethN that neither the namespace nor taken has.
 	FreeName(ns provision.Namespace, taken func(string) bool) (string, error)
 

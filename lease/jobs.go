@@ -26,7 +26,12 @@ func (k *Keeper) work(ctx context.Context, e *entry) {
 		k.teardown(e, r.EndReason, true)
 		return
 	case Kept:
-		if e.due = k.expiry(e); now >= e.due {
+		at, release := k.keptUntil(e)
+		switch e.due = at; {
+		case now < at:
+		case release:
+			k.teardown(e, "given up", true)
+		default:
 			k.end(e, "kept until it expired")
 		}
 		return

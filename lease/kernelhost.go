@@ -53,6 +53,17 @@ func (KernelHost) Again(t Target, ns provision.Namespace) (provision.Namespace, 
 	return n.ID(), nil
 }
 
+// TempNamespace makes an anonymous namespace, reached through this process.
+func (KernelHost) TempNamespace() (provision.Namespace, func(), error) {
+	n, err := provision.NewNamespace()
+	if err != nil {
+		return provision.Namespace{}, nil, err
+	}
+	id := n.ID()
+	id.Path = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), n.FD())
+	return id, n.Close, nil
+}
+
 // FreeName tries eth0, eth1, ….
 func (KernelHost) FreeName(ns provision.Namespace, taken func(string) bool) (name string, err error) {
 	err = in(ns, func(n *provision.NS) error {

@@ -144,6 +144,8 @@ type Record struct {
 	Created   time.Time `json:"created"`
 	EndedAt   time.Time `json:"ended_at,omitzero"`
 	EndReason string    `json:"end_reason,omitempty"`
+	// Pool is set on leases taken for an address pool.
+	Pool *Pool `json:"pool,omitempty"`
 	// Resolv is where DNS was written to, and what stood there before.
 	Resolv *SavedResolv `json:"resolv,omitempty"`
 }

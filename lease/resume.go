@@ -44,7 +44,7 @@ func (k *Keeper) load() error {
 		k.leases[r.ID] = e
 		e.due = now + time.Duration(n)*pace
 		if r.State == Kept {
-			e.due = k.expiry(e)
+			e.due, _ = k.keptUntil(e)
 		}
 		n++
 		if _, known := k.down[r.Spec.Parent]; !known {
@@ -97,7 +97,7 @@ func (k *Keeper) inspect(e *entry) bool {
 	if !k.host.Alive(r.Target, r.NS) {
 		moved, err := k.host.Moved(r.NS)
 		switch {
-		case rebooted:
+		case rebooted && r.Pool == nil:
 			k.update(e, func(r *Record) {
 				e.missing, e.until = true, k.clock.Now()+k.grace
 				e.due = k.clock.Now()
@@ -107,6 +107,9 @@ func (k *Keeper) inspect(e *entry) bool {
 			k.update(e, func(r *Record) { r.NS = moved })
 			k.save(e)
 			r = k.record(e)
+		case r.Pool != nil:
+			k.hold(e)
+			return false
 		default:
 			k.teardown(e, r.Target.Name+" is gone", true)
 			return false
@@ -115,7 +118,11 @@ func (k *Keeper) inspect(e *entry) bool {
 	child, err := k.host.FindChild(r.NS, r.Child)
 	if errors.Is(err, provision.ErrGone) {
 		p, perr := k.host.Parent(r.Spec.Parent)
-		if !rebooted && perr == nil && p.Index == r.ParentIndex {
+		switch {
+		case r.Pool != nil:
+			k.hold(e)
+			return false
+		case !rebooted && perr == nil && p.Index == r.ParentIndex:
 			k.teardown(e, "its interface "+r.Child.Name+" was deleted", true)
 			return false
 		}

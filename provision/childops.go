@@ -53,8 +53,10 @@ func (k *Kernel) SetAlias(ns *NS, child Child, alias string) error {
 func (k *Kernel) FindChild(ns *NS, child Child) (Child, error) {
 	var found link
 	err := inNS(ns, func(c *conn) (err error) {
-		if found, err = c.child(own, child); !errors.Is(err, ErrGone) {
-			return err
+		if child.Index > 0 {
+			if found, err = c.child(own, child); !errors.Is(err, ErrGone) {
+				return err
+			}
 		}
 		all, err := c.links(own)
 		if err != nil {

@@ -11,3 +11,11 @@
 // imports dhcpclient for its interfaces and decoder, and only programs that put
 // a Client on a real link need it.
 package wire
+
+import "mvdhcp/dhcpclient"
+
+var (
+	_ dhcpclient.Conn    = (*PacketConn)(nil)
+	_ dhcpclient.Conn    = (*UDPConn)(nil)
+	_ dhcpclient.ARPConn = (*ARPConn)(nil)
+)

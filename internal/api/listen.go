@@ -35,19 +35,14 @@ func Listen(path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("failed to make the socket's folder: %w", err)
 	}
-	lock, err := lockFile(lockPath(path))
+	l, err := takeSocket(path)
 	if errors.Is(err, errLocked) {
 		return nil, alive(path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("failed to listen on %s: %w", path, err)
 	}
-	l, err := bind(path)
-	if err != nil {
-		lock.release()
-		return nil, err
-	}
-	return &listener{UnixListener: l, lock: lock}, nil
+	return l, nil
 }
 
 // Owner reports whether some process holds the socket at path or is about to
@@ -69,13 +64,24 @@ func (l *listener) Close() error {
 	return err
 }
 
+// takeSocket fails with errLocked where a keeper lives.
+func takeSocket(path string) (net.Listener, error) {
+	lock, err := lockFile(lockPath(path))
+	if err != nil {
+		return nil, err
+	}
+	l, err := bind(path)
+	if err != nil {
+		lock.release()
+		return nil, err
+	}
+	return &listener{UnixListener: l, lock: lock}, nil
+}
+
 // bind is called with the lock held, so nobody else removes or makes the file.
 func bind(path string) (*net.UnixListener, error) {
-	switch err := removeStale(path); {
-	case errors.Is(err, errLocked):
-		return nil, alive(path)
-	case err != nil:
-		return nil, fmt.Errorf("failed to listen on %s: %w", path, err)
+	if err := removeStale(path); err != nil {
+		return nil, err
 	}
 	// The mode of the socket before the bind is the mode of its file
 	// (unix_bind_bsd in net/unix/af_unix.c): there is no moment at which others
@@ -87,11 +93,11 @@ func bind(path string) (*net.UnixListener, error) {
 	}}
 	l, err := lc.Listen(context.Background(), "unix", path)
 	if err != nil {
-		return nil, fmt.Errorf("failed to listen on %s: %w", path, err)
+		return nil, err
 	}
 	if err := os.Chmod(path, socketMode); err != nil { // the umask may have taken bits
 		l.Close()
-		return nil, fmt.Errorf("failed to open %s to its group: %w", path, err)
+		return nil, fmt.Errorf("failed to open it to its group: %w", err)
 	}
 	return l.(*net.UnixListener), nil
 }

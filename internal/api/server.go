@@ -83,8 +83,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 
 // Handler is what Serve serves.
 func (s *Server) Handler() http.Handler {
-	mux := http.NewServeMux()
-	for pattern, h := range map[string]func(*stream, *http.Request) error{
+	calls := map[string]func(*stream, *http.Request) error{
 		"POST /v1/attach":  s.attach,
 		"POST /v1/detach":  s.detach,
 		"GET /v1/leases":   s.leases,
@@ -93,13 +92,14 @@ func (s *Server) Handler() http.Handler {
 		"POST /v1/probe":   s.probe,
 		"GET /v1/events":   s.events,
 		"GET /v1/status":   s.status,
-	} {
-		mux.Handle(pattern, s.guard(h))
 	}
-	mux.Handle("/", s.guard(func(_ *stream, r *http.Request) error {
-		return usage("no call %s %s", r.Method, shorten(r.URL.Path))
-	}))
-	return mux
+	return s.guard(func(out *stream, r *http.Request) error {
+		call, ok := calls[r.Method+" "+r.URL.Path]
+		if !ok {
+			return usage("no call %s %s", shorten(r.Method), shorten(r.URL.Path))
+		}
+		return call(out, r)
+	})
 }
 
 // guard answers with the error that h returns or panics with.

@@ -81,14 +81,15 @@ func (s *stream) write(status int, v any) error {
 		return s.err
 	}
 	s.head(status)
-	s.rc.SetWriteDeadline(time.Now().Add(writeTimeout)) //nolint:errcheck // the write says it
 	if _, s.err = s.w.Write(append(b, '\n')); s.err != nil {
 		return s.err
 	}
 	return s.flush()
 }
 
+// head begins a write, and the answer with the first one.
 func (s *stream) head(status int) {
+	s.rc.SetWriteDeadline(time.Now().Add(writeTimeout)) //nolint:errcheck // the write says it
 	if s.started {
 		return
 	}

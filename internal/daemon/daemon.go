@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,6 +19,7 @@ import (
 
 	"mvdhcp/dhcpclient/wire"
 	"mvdhcp/internal/api"
+	"mvdhcp/internal/docker"
 	"mvdhcp/lease"
 	"mvdhcp/provision"
 )
@@ -28,6 +30,9 @@ type Options struct {
 	StateDir string
 	Log      *slog.Logger
 	Version  string
+	// Docker serves the engine's IPAM plugin on DockerSocket.
+	Docker       bool
+	DockerSocket string
 }
 
 // sweepEvery is how often targets are looked at that can end without an event.
@@ -45,6 +50,13 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer l.Close()
+	var dl net.Listener
+	if o.Docker {
+		if dl, err = api.Listen(o.DockerSocket); err != nil {
+			return fmt.Errorf("docker plugin: %w", err)
+		}
+		defer dl.Close()
+	}
 	store, aside, reason, err := lease.OpenStore(o.StateDir)
 	if err != nil {
 		return err
@@ -82,6 +94,10 @@ func Run(ctx context.Context, o Options) (err error) {
 	g.Go(func() error { return watcher.Run(ctx, keeper.Observe) })
 	g.Go(func() error { return sweep(ctx, keeper) })
 	g.Go(func() error { return keeper.Run(ctx) })
+	if dl != nil {
+		plugin := &docker.Plugin{Keeper: keeper, Kernel: kernel, Discover: svc.discover, Log: o.Log}
+		g.Go(func() error { return plugin.Serve(ctx, dl) })
+	}
 	g.Go(func() error {
 		select {
 		case <-watcher.Ready():

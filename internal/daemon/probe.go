@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"time"
 
 	"mvdhcp/dhcpclient"
@@ -121,4 +122,20 @@ func differs(a, b api.ProbeOffer) (fields []string) {
 		}
 	}
 	return fields
+}
+
+// discover asks the LAN behind a parent for its subnet and router; the first
+// answer counts.
+func (s *service) discover(ctx context.Context, parent string) (subnet netip.Prefix, router netip.Addr, err error) {
+	res, err := s.Probe(ctx, api.ProbeRequest{Parent: parent, Window: time.Second}, func(string) {})
+	if err != nil {
+		return subnet, router, err
+	}
+	if subnet, err = netip.ParsePrefix(res.Offers[0].Subnet); err != nil {
+		return subnet, router, err
+	}
+	if res.Offers[0].Router != "" {
+		router, err = netip.ParseAddr(res.Offers[0].Router)
+	}
+	return subnet, router, err
 }

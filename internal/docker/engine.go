@@ -5,10 +5,14 @@ package docker
 import (
 	"context"
 	"fmt"
+	"net"
 	"strings"
 	"time"
 
 	"github.com/moby/moby/client"
+
+	"mvdhcp/lease"
+	"mvdhcp/provision"
 )
 
 // engineTimeout is for one question to the engine: its socket can accept and
@@ -54,4 +58,37 @@ func FindContainer(ctx context.Context, host, name string) (Container, error) {
 	}
 	found.HostNetwork = info.HostConfig != nil && info.HostConfig.NetworkMode.IsHost()
 	return found, nil
+}
+
+// owner names the container with that MAC, and its network, as the engine lists
+// them. An engine that doesn't answer leaves the process to stand for it.
+func owner(ctx context.Context, ns provision.Namespace, mac net.HardwareAddr) (t lease.Target, network string) {
+	t = lease.Target{Kind: lease.TargetDocker, Name: "docker:" + mac.String()}
+	var pid int
+	if n, _ := fmt.Sscanf(ns.Path, "/proc/%d/ns/net", &pid); n == 1 {
+		t.PID = pid
+	}
+	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
+	defer cancel()
+	c, err := client.New(client.FromEnv)
+	if err != nil {
+		return t, ""
+	}
+	defer c.Close()
+	list, err := c.ContainerList(ctx, client.ContainerListOptions{})
+	if err != nil {
+		return t, ""
+	}
+	for _, s := range list.Items {
+		if s.NetworkSettings == nil {
+			continue
+		}
+		for name, n := range s.NetworkSettings.Networks {
+			if n != nil && n.MacAddress.String() == mac.String() && len(s.Names) > 0 {
+				t.Name, t.ContainerID = "docker:"+strings.TrimPrefix(s.Names[0], "/"), s.ID
+				return t, name
+			}
+		}
+	}
+	return t, ""
 }

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"io"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"mvdhcp/internal/daemon"
+)
+
+// runKeeper is the keeper; tests put another one in its place.
+var runKeeper = daemon.Run
+
+var (
+	logLevels  = []string{"info", "debug", "warn", "error"}
+	logFormats = []string{"text", "json"}
+)
+
+func serveCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "serve",
+		Usage:     "run the keeper",
+		UsageText: "mvdhcp serve [FLAGS]",
+		Description: describeCommand(`
+			Keeps the leases of this host until it gets SIGTERM or SIGINT. Addresses and
+			leases stay in place when it ends, and the next one takes them up. It logs to
+			stderr.`,
+			"mvdhcp serve",
+			"mvdhcp serve --log-level debug --log-format json",
+			"mvdhcp serve --docker"),
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "state-dir", Usage: "keep the leases in `DIR`; without it $MVDHCP_STATE_DIR counts", Value: fromEnv("MVDHCP_STATE_DIR", defaultStateDir), DefaultText: defaultStateDir},
+			&cli.StringFlag{Name: "log-level", Usage: "log from `LEVEL` on: debug, info, warn, error", Value: logLevels[0]},
+			&cli.StringFlag{Name: "log-format", Usage: "log as `FORMAT`: " + strings.Join(logFormats, ", "), Value: logFormats[0]},
+			&cli.BoolFlag{Name: "docker", Usage: "serve Docker's IPAM plugin as well"},
+			&cli.StringFlag{Name: "docker-socket", Usage: "the plugin's `SOCKET`; its file name is the driver's name", Value: "/run/docker/plugins/mvdhcp.sock"},
+		},
+		Action: serve,
+	}
+}
+
+func serve(c *cli.Context) error {
+	if err := noArgument(c); err != nil {
+		return err
+	}
+	for name, all := range map[string][]string{"log-level": logLevels, "log-format": logFormats} {
+		if v := c.String(name); !slices.Contains(all, v) {
+			return usage("serve: --%s %q: give one of %s", name, v, strings.Join(all, ", "))
+		}
+	}
+	if err := needRoot("the keeper (mvdhcp serve)"); err != nil {
+		return err
+	}
+	stateDir, err := filepath.Abs(c.String("state-dir"))
+	if err != nil {
+		return err
+	}
+	return runKeeper(c.Context, daemon.Options{
+		Socket:   socketPath(c),
+		StateDir: stateDir,
+		Log:      newLogger(c.App.ErrWriter, c.String("log-level"), c.String("log-format")),
+		Version:  version(),
+
+		Docker:       c.Bool("docker"),
+		DockerSocket: c.String("docker-socket"),
+	})
+}
+
+func newLogger(w io.Writer, level, format string) *slog.Logger {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		l = slog.LevelInfo
+	}
+	o := &slog.HandlerOptions{Level: l}
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package docker
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"mvdhcp/internal/api"
+)
+
+// pool is an address pool: what --ipam-opt said, and the subnet. Its id is the
+// pool itself, encoded, so that no pool has to be remembered.
+type pool struct {
+	Subnet       netip.Prefix  `json:"subnet"`
+	Parent       string        `json:"parent"`
+	Mode         string        `json:"mode,omitempty"`
+	ClientID     string        `json:"client_id,omitempty"`
+	VendorClass  string        `json:"vendor_class,omitempty"`
+	UserClass    string        `json:"user_class,omitempty"`
+	NoHostname   bool          `json:"no_hostname,omitempty"`
+	Allow        []string      `json:"allow,omitempty"`
+	Deny         []string      `json:"deny,omitempty"`
+	Conflict     string        `json:"conflict,omitempty"`
+	Timeout      time.Duration `json:"timeout"`
+	ReleaseDelay time.Duration `json:"release_delay"`
+}
+
+// Defaults of a pool's options. The engine repeats a call that takes longer
+// than its client's patience, so an exchange must end well before that.
+const (
+	defaultTimeout      = 10 * time.Second
+	defaultReleaseDelay = 5 * time.Second
+)
+
+// poolOptions are the options of --ipam-opt.
+var poolOptions = []string{"parent", "mode", "client-id", "vendor-class", "user-class", "hostname", "allow-server", "deny-server", "conflict-check", "timeout", "release-delay"}
+
+// parsePool reads the options of a RequestPool call.
+func parsePool(subnet string, opts map[string]string) (p pool, err error) {
+	p = pool{Timeout: defaultTimeout, ReleaseDelay: defaultReleaseDelay}
+	if subnet != "" {
+		if p.Subnet, err = netip.ParsePrefix(subnet); err != nil || !p.Subnet.Addr().Is4() {
+			return p, fmt.Errorf("--subnet %s: not an IPv4 subnet", subnet)
+		}
+		p.Subnet = p.Subnet.Masked()
+	}
+	for name, v := range opts {
+		switch name {
+		case "parent":
+			p.Parent = v
+		case "mode":
+			p.Mode = v
+		case "client-id":
+			p.ClientID = v
+		case "vendor-class":
+			p.VendorClass = v
+		case "user-class":
+			p.UserClass = v
+		case "hostname":
+			if v != "on" && v != "off" {
+				return p, fmt.Errorf("--ipam-opt hostname=%s: give on or off", v)
+			}
+			p.NoHostname = v == "off"
+		case "allow-server":
+			p.Allow = strings.Split(v, ",")
+		case "deny-server":
+			p.Deny = strings.Split(v, ",")
+		case "conflict-check":
+			p.Conflict = v
+		case "timeout":
+			if p.Timeout, err = time.ParseDuration(v); err != nil || p.Timeout <= 0 {
+				return p, fmt.Errorf("--ipam-opt timeout=%s: give a duration such as 10s", v)
+			}
+		case "release-delay":
+			if v == "never" {
+				p.ReleaseDelay = -1
+				break
+			}
+			if p.ReleaseDelay, err = time.ParseDuration(v); err != nil || p.ReleaseDelay < 0 {
+				return p, fmt.Errorf("--ipam-opt release-delay=%s: give a duration such as 5s, 0s or never", v)
+			}
+		default:
+			if strings.HasPrefix(name, "com.docker.") {
+				continue
+			}
+			known := slices.Clone(poolOptions)
+			return p, fmt.Errorf("--ipam-opt %s is unknown: mvdhcp takes %s", name, strings.Join(known, ", "))
+		}
+	}
+	if p.Parent == "" {
+		return p, fmt.Errorf("no parent: give --ipam-opt parent=IF, the same IF as -o parent=IF")
+	}
+	req := p.attachRequest()
+	return p, req.Validate()
+}
+
+// attachRequest is the pool's part of an attach, by which it is validated too.
+func (p *pool) attachRequest() api.AttachRequest {
+	return api.AttachRequest{
+		Target: "pid:1", Parent: p.Parent, Mode: p.Mode, ClientID: p.ClientID, VendorClass: p.VendorClass, UserClass: p.UserClass,
+		NoHostname: p.NoHostname, AllowServers: p.Allow, DenyServers: p.Deny, ConflictCheck: p.Conflict, Timeout: p.Timeout,
+	}
+}
+
+// id is the pool, encoded.
+func (p *pool) id() string {
+	b, err := json.Marshal(p)
+	if err != nil {
+		panic(err) // plain values only
+	}
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+// decodePool reads an id that this program gave out.
+func decodePool(id string) (p pool, err error) {
+	b, err := base64.RawURLEncoding.DecodeString(id)
+	if err == nil {
+		err = json.Unmarshal(b, &p)
+	}
+	if err != nil || p.Parent == "" || !p.Subnet.IsValid() {
+		return p, fmt.Errorf("pool %.40q is not one of mvdhcp's", id)
+	}
+	return p, nil
+}
