@@ -16,7 +16,10 @@ import (
 
 // work does what is due for an owned entry and sets what is due next.
 func (k *Keeper) work(ctx context.Context, e *entry) {
-	if e.suspect && !k.inspect(e) {
+	k.mu.Lock()
+	suspect := e.suspect
+	k.mu.Unlock()
+	if suspect && !k.inspect(e) {
 		return
 	}
 	now := k.clock.Now()

@@ -110,8 +110,12 @@ func (h KernelHost) FindChild(ns provision.Namespace, c provision.Child) (f prov
 	return f, err
 }
 
-// DeleteChild deletes by path or, where that is gone, by namespace id.
+// DeleteChild deletes by path or, where that is gone, by namespace id. One that
+// was never made has no index: there is nothing to delete.
 func (h KernelHost) DeleteChild(ns provision.Namespace, c provision.Child) error {
+	if c.Index <= 0 {
+		return nil
+	}
 	n, err := ns.Open()
 	if err != nil {
 		if c.NSID < 0 {

@@ -110,7 +110,7 @@ func (k *Keeper) borrow(ctx context.Context, e *entry, progress func(string)) er
 // MoveIn takes a reserved lease over to the interface with its MAC in the
 // namespace, and keeps it from there. The error wraps provision.ErrGone as long
 // as there is no such interface.
-func (k *Keeper) MoveIn(ctx context.Context, id string, ns provision.Namespace, t Target, network string) error {
+func (k *Keeper) MoveIn(ctx context.Context, id string, ns provision.Namespace, t Target) error {
 	e, release, err := k.seize(ctx, id)
 	if err != nil {
 		return err
@@ -128,10 +128,8 @@ func (k *Keeper) MoveIn(ctx context.Context, id string, ns provision.Namespace, 
 	if err != nil {
 		return err
 	}
-	pool := *r.Pool
-	pool.Network = network
 	k.update(e, func(r *Record) {
-		r.NS, r.Child, r.Target, r.Pool, r.State = ns, child, t, &pool, Bound
+		r.NS, r.Child, r.Target, r.State = ns, child, t, Bound
 		r.Spec.Ifname, r.BootID, r.ParentIndex = child.Name, k.clock.BootID(), parent.Index
 	})
 	k.rest(e)
@@ -139,6 +137,23 @@ func (k *Keeper) MoveIn(ctx context.Context, id string, ns provision.Namespace, 
 	err = k.apply(e)
 	k.startVerify(e)
 	return err
+}
+
+// Rename gives a pool's lease the target that it turned out to be for.
+func (k *Keeper) Rename(ctx context.Context, id string, t Target, network string) error {
+	e, release, err := k.seize(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer release()
+	k.update(e, func(r *Record) {
+		if r.Pool != nil {
+			pool := *r.Pool
+			pool.Network, r.Pool, r.Target = network, &pool, t
+		}
+	})
+	k.save(e)
+	return nil
 }
 
 // GiveUp holds the pool's lease on the address back for its delay, after which

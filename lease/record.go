@@ -198,14 +198,16 @@ func (r *Record) check() error {
 	default:
 		return fmt.Errorf("lease %s: state %q", r.ID, r.State)
 	}
-	if b := r.Binding; b != nil {
-		if !b.Address.IsValid() || !b.Address.Addr().Is4() || b.Lease <= 0 {
+	for _, b := range []*dhcpclient.Binding{r.Binding, r.Offered} {
+		switch {
+		case b == nil:
+		case !b.Address.IsValid() || !b.Address.Addr().Is4() || b.Lease <= 0:
 			return fmt.Errorf("lease %s: binding of %v for %v", r.ID, b.Address, b.Lease)
-		}
-		if b.Lease != dhcpclient.Infinite && (b.T1 <= 0 || b.T1 >= b.T2 || b.T2 >= b.Lease) {
+		case b.Lease != dhcpclient.Infinite && (b.T1 <= 0 || b.T1 >= b.T2 || b.T2 >= b.Lease):
 			return fmt.Errorf("lease %s: T1 %v, T2 %v, lease %v", r.ID, b.T1, b.T2, b.Lease)
 		}
-	} else if r.State.HasAddress() || r.State == Kept {
+	}
+	if r.Binding == nil && (r.State.HasAddress() || r.State == Kept) {
 		return fmt.Errorf("lease %s: %s without a binding", r.ID, r.State)
 	}
 	return nil

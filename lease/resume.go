@@ -90,6 +90,10 @@ func (k *Keeper) inspect(e *entry) bool {
 	case r.State == Kept || r.State == Releasing:
 		return true
 	case !r.Established:
+		// The child may have been made after the intent was stored.
+		if c, err := k.host.FindChild(r.NS, r.Child); err == nil && c.Name == r.Child.Name {
+			k.update(e, func(r *Record) { r.Child = c })
+		}
 		k.teardown(e, "its attach was interrupted", true)
 		return false
 	}

@@ -3,6 +3,7 @@
 package lease
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net/netip"
@@ -69,11 +70,29 @@ func (k *Keeper) watch(ctx context.Context, r Record) error {
 		return err
 	}
 	if n := map[dhcpclient.ConflictCheck]int{dhcpclient.ConflictFast: 2, dhcpclient.ConflictAsync: dhcpclient.ProbeNum}[r.Spec.Conflict]; n > 0 {
-		if err := dhcpclient.CheckConflict(ctx, arp, r.Spec.MAC, addr, n); err != nil {
+		if err := dhcpclient.CheckConflict(ctx, arp, r.Spec.MAC, addr, n); err != nil && !k.besides(r, err) {
 			return err
 		}
 	}
 	return dhcpclient.Announce(ctx, arp, addr)
+}
+
+// besides reports whether a conflict is with another lease's child in the same
+// namespace: a host answers ARP for its addresses on each of its interfaces
+// (arp_ignore in the kernel's Documentation/networking/ip-sysctl.rst).
+func (k *Keeper) besides(r Record, err error) bool {
+	var conflict *dhcpclient.ConflictError
+	if !errors.As(err, &conflict) {
+		return false
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for id, e := range k.leases {
+		if o := &e.rec; id != r.ID && o.NS.Dev == r.NS.Dev && o.NS.Ino == r.NS.Ino && bytes.Equal(o.Spec.MAC, conflict.By) {
+			return true
+		}
+	}
+	return false
 }
 
 // conflicted gives up an address that another host turned out to have: DECLINE,

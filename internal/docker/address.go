@@ -153,6 +153,7 @@ const (
 	moveFirst = 50 * time.Millisecond
 	moveMost  = 2 * time.Second
 	moveFor   = 2 * time.Minute
+	nameEvery = 500 * time.Millisecond
 )
 
 // moveIn looks for the interface that the engine makes with the lease's MAC and
@@ -185,6 +186,7 @@ func (p *Plugin) moveIn(id string) {
 				return
 			}
 			if p.tryMove(ctx, vs[0]) {
+				p.name(ctx, id)
 				return
 			}
 		}
@@ -203,14 +205,36 @@ func (p *Plugin) tryMove(ctx context.Context, v lease.View) bool {
 		if !p.has(ns, v.Child) {
 			continue
 		}
-		target, network := owner(ctx, ns, v.Spec.MAC)
-		err := p.Keeper.MoveIn(ctx, v.ID, ns, target, network)
+		t := lease.Target{Kind: lease.TargetDocker, Name: "docker:" + v.Spec.MAC.String()}
+		err := p.Keeper.MoveIn(ctx, v.ID, ns, t)
 		if err != nil && !errors.Is(err, provision.ErrGone) {
 			p.Log.Warn("lease not taken over", "lease", v.ID, "netns", ns.Path, "error", err)
 		}
 		return err == nil
 	}
 	return false
+}
+
+// name finds out whose container it is. The engine lists its MAC only once the
+// container has started.
+func (p *Plugin) name(ctx context.Context, id string) {
+	for {
+		vs := p.Keeper.Leases(id, false)
+		if len(vs) != 1 || !vs[0].State.HasAddress() {
+			return
+		}
+		if t, network, ok := owner(ctx, vs[0].Target, vs[0].Spec.MAC); ok {
+			if err := p.Keeper.Rename(ctx, id, t, network); err != nil {
+				p.Log.Warn("lease not named after its container", "lease", id, "error", err)
+			}
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(nameEvery):
+		}
+	}
 }
 
 func (p *Plugin) has(ns provision.Namespace, c provision.Child) bool {

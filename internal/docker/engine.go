@@ -12,7 +12,6 @@ import (
 	"github.com/moby/moby/client"
 
 	"mvdhcp/lease"
-	"mvdhcp/provision"
 )
 
 // engineTimeout is for one question to the engine: its socket can accept and
@@ -61,23 +60,18 @@ func FindContainer(ctx context.Context, host, name string) (Container, error) {
 }
 
 // owner names the container with that MAC, and its network, as the engine lists
-// them. An engine that doesn't answer leaves the process to stand for it.
-func owner(ctx context.Context, ns provision.Namespace, mac net.HardwareAddr) (t lease.Target, network string) {
-	t = lease.Target{Kind: lease.TargetDocker, Name: "docker:" + mac.String()}
-	var pid int
-	if n, _ := fmt.Sscanf(ns.Path, "/proc/%d/ns/net", &pid); n == 1 {
-		t.PID = pid
-	}
+// them; ok is false when the engine doesn't, or doesn't answer.
+func owner(ctx context.Context, t lease.Target, mac net.HardwareAddr) (_ lease.Target, network string, ok bool) {
 	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
 	defer cancel()
 	c, err := client.New(client.FromEnv)
 	if err != nil {
-		return t, ""
+		return t, "", false
 	}
 	defer c.Close()
 	list, err := c.ContainerList(ctx, client.ContainerListOptions{})
 	if err != nil {
-		return t, ""
+		return t, "", false
 	}
 	for _, s := range list.Items {
 		if s.NetworkSettings == nil {
@@ -86,9 +80,9 @@ func owner(ctx context.Context, ns provision.Namespace, mac net.HardwareAddr) (t
 		for name, n := range s.NetworkSettings.Networks {
 			if n != nil && n.MacAddress.String() == mac.String() && len(s.Names) > 0 {
 				t.Name, t.ContainerID = "docker:"+strings.TrimPrefix(s.Names[0], "/"), s.ID
-				return t, name
+				return t, name, true
 			}
 		}
 	}
-	return t, ""
+	return t, "", false
 }
