@@ -118,7 +118,7 @@ func (k *Keeper) clash(o AttachOptions, spec Spec) (*entry, error) {
 		switch {
 		case r.State == Kept:
 			if bytes.Equal(r.Spec.MAC, spec.MAC) && !(same && r.Spec.Parent == spec.Parent && r.Spec.Ifname == spec.Ifname) {
-				return nil, fmt.Errorf("MAC %v is kept for %s: release that first, or give another --mac: %w", spec.MAC, r.Spec.Identity, ErrAttached)
+				return nil, fmt.Errorf("%w: MAC %v is kept for %s: release that first, or give another --mac", ErrAttached, spec.MAC, r.Spec.Identity)
 			}
 			if same && e.op != nil {
 				return e, nil
@@ -133,15 +133,15 @@ func (k *Keeper) clash(o AttachOptions, spec Spec) (*entry, error) {
 		}
 		switch {
 		case same && !sameNS:
-			return nil, fmt.Errorf("identity %s is attached to %s as %s: detach it first, or give --identity another name: %w", spec.Identity, r.Target.Name, r.Spec.Ifname, ErrAttached)
+			return nil, fmt.Errorf("%w: identity %s is attached to %s as %s: detach it first, or give --identity another name", ErrAttached, spec.Identity, r.Target.Name, r.Spec.Ifname)
 		case same && o.Spec.Ifname == "" && r.Spec.Parent == spec.Parent:
-			return nil, fmt.Errorf("%s is attached to %s as %s: detach it first, or give --ifname for a second one: %w", spec.Identity, r.Spec.Parent, r.Spec.Ifname, ErrAttached)
+			return nil, fmt.Errorf("%w: %s is attached to %s as %s: detach it first, or give --ifname for a second one", ErrAttached, spec.Identity, r.Spec.Parent, r.Spec.Ifname)
 		case sameNS && r.Spec.Ifname == spec.Ifname && o.Spec.Ifname == "":
 			return e, errNameRace
 		case sameNS && r.Spec.Ifname == spec.Ifname:
-			return nil, fmt.Errorf("interface %s of %s is taken by the lease of %s: give another --ifname: %w", spec.Ifname, r.Target.Name, r.Spec.Identity, ErrAttached)
+			return nil, fmt.Errorf("%w: interface %s of %s is taken by the lease of %s: give another --ifname", ErrAttached, spec.Ifname, r.Target.Name, r.Spec.Identity)
 		case bytes.Equal(r.Spec.MAC, spec.MAC):
-			return nil, fmt.Errorf("MAC %v is in use by %s: give another --mac: %w", spec.MAC, r.Spec.Identity, ErrAttached)
+			return nil, fmt.Errorf("%w: MAC %v is in use by %s: give another --mac", ErrAttached, spec.MAC, r.Spec.Identity)
 		}
 	}
 	return nil, nil

@@ -45,7 +45,7 @@ func (k *Keeper) makeChild(ctx context.Context, e *entry, progress func(string))
 	r := k.record(e)
 	parent, made, err := k.host.EnsureParent(r.Spec.Parent)
 	if err != nil {
-		return child, parent, mode, fmt.Errorf("parent %s: %w", r.Spec.Parent, err)
+		return child, parent, mode, err
 	}
 	if made {
 		k.update(e, func(r *Record) { r.MadeParent = true })

@@ -41,7 +41,7 @@ func (s *service) Probe(ctx context.Context, req api.ProbeRequest, progress func
 	}
 	parent, made, err := s.kernel.EnsureParent(req.Parent)
 	if err != nil {
-		return res, fmt.Errorf("parent %s: %w", req.Parent, err)
+		return res, err
 	}
 	if made {
 		defer func() { err = errors.Join(err, s.kernel.RemoveParent(req.Parent)) }()
