@@ -250,7 +250,7 @@ func checkName(name string) error {
 		return faultf(ErrInvalid, "%q is no interface name", name)
 	case len(name) > 15:
 		return faultf(ErrInvalid, "interface name %q has %d bytes: the kernel takes at most 15", name, len(name))
-	case strings.ContainsAny(name, "/: \t\n\v\f\r\x00\x85\xa0"):
+	case strings.ContainsAny(name, "/: \t\n\v\f\r\x00") || strings.Contains(name, "\xa0"):
 		return faultf(ErrInvalid, "interface name %q: a slash, colon, space or NUL can't be part of one", name)
 	}
 	return nil

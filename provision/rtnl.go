@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -17,7 +18,6 @@ import (
 type conn struct {
 	fd  int
 	seq uint32
-	buf []byte
 }
 
 // errInterrupted: what was dumped changed meanwhile (NLM_F_DUMP_INTR).
@@ -25,7 +25,10 @@ var errInterrupted = errors.New("the kernel's answer changed while it was read")
 
 // receiveBuffer is above what the kernel puts into one datagram of a dump
 // (net/netlink/af_netlink.c: at most 32 KiB).
-const receiveBuffer = 64 << 10
+const receiveBuffer = 32 << 10
+
+// buffers are for one answer each: sockets come and go with every step.
+var buffers = sync.Pool{New: func() any { return new([receiveBuffer]byte) }}
 
 // dial opens an rtnetlink socket in the thread's current namespace.
 func dial() (*conn, error) {
@@ -92,22 +95,21 @@ func (c *conn) do(req *nl.NetlinkRequest, each func(data []byte)) error {
 }
 
 func (c *conn) answers(each func(data []byte)) error {
-	if c.buf == nil {
-		c.buf = make([]byte, receiveBuffer)
-	}
+	buf := buffers.Get().(*[receiveBuffer]byte)
+	defer buffers.Put(buf)
 	interrupted := false
 	for {
-		n, _, err := unix.Recvfrom(c.fd, c.buf, unix.MSG_TRUNC)
+		n, _, err := unix.Recvfrom(c.fd, buf[:], unix.MSG_TRUNC)
 		if err == unix.EINTR {
 			continue
 		}
 		if err != nil {
 			return fmt.Errorf("receive from rtnetlink: %w", err)
 		}
-		if n > len(c.buf) {
+		if n > len(buf) {
 			return fmt.Errorf("receive from rtnetlink: an answer of %d bytes", n)
 		}
-		for b := c.buf[:n]; ; {
+		for b := buf[:n]; ; {
 			h, data, rest, ok := nextMessage(b)
 			if !ok {
 				break

@@ -4,7 +4,6 @@ package provision
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -34,14 +33,11 @@ type Watcher struct {
 
 	receiveBuffer int
 	conn          *os.File
-	portID        uint32
 	seq           uint32
 	state         hostLinks
-	// dumping is the dump under way, again that another must follow it.
+	// dumping: a listing of all links is under way; again: another must follow.
 	dumping, again bool
-	// hostID is the id the host namespace has for itself, usually none.
-	hostID int
-	emit   func(Event)
+	emit           func(Event)
 }
 
 // NewWatcher watches from the process's own network namespace.
@@ -49,7 +45,7 @@ func NewWatcher(log *slog.Logger) *Watcher { return NewWatcherIn(log, nil) }
 
 // NewWatcherIn watches from namespace host, which must stay open until Ready.
 func NewWatcherIn(log *slog.Logger, host *NS) *Watcher {
-	return &Watcher{host: host, log: log, ready: make(chan struct{}), receiveBuffer: 8 << 20, hostID: -1}
+	return &Watcher{host: host, log: log, ready: make(chan struct{}), receiveBuffer: 8 << 20}
 }
 
 // Ready is closed once every later change will be reported.
@@ -65,20 +61,18 @@ func (w *Watcher) Run(ctx context.Context, emit func(Event)) error {
 	if err != nil {
 		return fmt.Errorf("watch links: %w", err)
 	}
-	defer host.Close()
-	if err := host.Do(w.subscribe); err != nil {
+	err = host.Do(w.subscribe)
+	host.Close()
+	if err != nil {
 		return fmt.Errorf("watch links: %w", err)
 	}
 	defer w.conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = w.conn.SetReadDeadline(pastDeadline) })()
 
-	if err := w.askHostID(host); err != nil {
-		return fmt.Errorf("watch links: %w", err)
-	}
 	if err := w.startDump(); err != nil {
 		return fmt.Errorf("watch links: %w", err)
 	}
-	if err := w.receive(host); ctx.Err() == nil {
+	if err := w.receive(); ctx.Err() == nil {
 		return fmt.Errorf("watch links: %w", err)
 	}
 	return nil
@@ -113,18 +107,12 @@ func (w *Watcher) subscribe() error {
 		unix.Close(fd)
 		return fmt.Errorf("subscribe to rtnetlink: %w", err)
 	}
-	name, err := unix.Getsockname(fd)
-	if err != nil {
-		unix.Close(fd)
-		return fmt.Errorf("read the rtnetlink socket's address: %w", err)
-	}
-	w.portID = name.(*unix.SockaddrNetlink).Pid
 	w.conn = os.NewFile(uintptr(fd), "rtnetlink")
 	return nil
 }
 
 // receive reads until the socket fails or its deadline is set.
-func (w *Watcher) receive(host *NS) error {
+func (w *Watcher) receive() error {
 	raw, err := w.conn.SyscallConn()
 	if err != nil {
 		return err
@@ -136,7 +124,7 @@ func (w *Watcher) receive(host *NS) error {
 		var failed error
 		if err := raw.Read(func(fd uintptr) bool {
 			n, cn, flags, from, failed = unix.Recvmsg(int(fd), buf, control, 0)
-			return failed != unix.EAGAIN
+			return failed != unix.EAGAIN || w.again && !w.dumping
 		}); err != nil {
 			return err
 		}
@@ -145,13 +133,15 @@ func (w *Watcher) receive(host *NS) error {
 			continue
 		case failed == unix.ENOBUFS, failed == nil && flags&unix.MSG_TRUNC != 0:
 			w.log.Warn("rtnetlink events were lost, reading all links again")
-			w.emit(Event{Kind: Resync})
+			w.tell([]Event{{Kind: Resync}})
+			w.again = true // once what is queued is read: until then the kernel drops answers too
+		case failed == unix.EAGAIN:
 			err = w.startDump()
 		case failed != nil:
 			return fmt.Errorf("receive from rtnetlink: %w", failed)
 		default:
 			if sa, ok := from.(*unix.SockaddrNetlink); ok && sa.Pid == 0 { // the kernel's
-				err = w.datagram(host, buf[:n], w.source(control[:cn]))
+				err = w.datagram(buf[:n], source(control[:cn]))
 			}
 		}
 		if err != nil {
@@ -161,7 +151,7 @@ func (w *Watcher) receive(host *NS) error {
 }
 
 // source is the id of the namespace that an event happened in; own: the host's.
-func (w *Watcher) source(control []byte) int {
+func source(control []byte) int {
 	if len(control) == 0 {
 		return own
 	}
@@ -171,29 +161,26 @@ func (w *Watcher) source(control []byte) int {
 	}
 	for _, m := range messages {
 		if m.Header.Level == unix.SOL_NETLINK && m.Header.Type == unix.NETLINK_LISTEN_ALL_NSID && len(m.Data) >= 4 {
-			if id := int(int32(binary.NativeEndian.Uint32(m.Data))); id != w.hostID {
-				return id
-			}
+			return number(m.Data[:4])
 		}
 	}
 	return own
 }
 
-func (w *Watcher) datagram(host *NS, b []byte, nsid int) error {
+func (w *Watcher) datagram(b []byte, nsid int) error {
 	for {
 		h, data, rest, ok := nextMessage(b)
 		if !ok {
 			return nil
 		}
 		b = rest
-		if err := w.message(host, h, data, nsid); err != nil {
+		if err := w.message(h, data, nsid); err != nil {
 			return err
 		}
 	}
 }
 
-func (w *Watcher) message(host *NS, h unix.NlMsghdr, data []byte, nsid int) error {
-	answer := h.Pid == w.portID && h.Seq != 0
+func (w *Watcher) message(h unix.NlMsghdr, data []byte, nsid int) error {
 	switch h.Type {
 	case unix.RTM_NEWLINK:
 		if l, ok := parseLink(data); ok && l.family == unix.AF_UNSPEC && nsid == own {
@@ -208,12 +195,6 @@ func (w *Watcher) message(host *NS, h unix.NlMsghdr, data []byte, nsid int) erro
 		case l.kind == "macvlan":
 			w.emit(Event{Kind: ChildGone, Name: l.name, Index: l.index, NSID: nsid})
 		}
-	case unix.RTM_NEWNSID:
-		if answer {
-			w.hostID = parseNamespaceID(data)
-		} else if nsid == own {
-			return w.askHostID(host)
-		}
 	case unix.RTM_DELNSID:
 		if id := parseNamespaceID(data); nsid == own && id >= 0 {
 			w.emit(Event{Kind: NamespaceGone, NSID: id})
@@ -221,11 +202,14 @@ func (w *Watcher) message(host *NS, h unix.NlMsghdr, data []byte, nsid int) erro
 	case unix.NLMSG_DONE:
 		return w.endDump(h, data)
 	case unix.NLMSG_ERROR:
-		if err := messageError(h, data); err != nil && w.dumping {
-			return fmt.Errorf("list links: %w", err)
+		switch err := messageError(h, data); {
+		case errors.Is(err, unix.ENOBUFS):
+			w.again = true // the dump goes on, but may lack something
+		case err != nil:
+			return fmt.Errorf("ask rtnetlink: %w", err)
 		}
 	}
-	if answer && h.Flags&unix.NLM_F_DUMP_INTR != 0 {
+	if h.Flags&unix.NLM_F_DUMP_INTR != 0 {
 		w.again = true
 	}
 	return nil
@@ -243,10 +227,6 @@ func (w *Watcher) tell(events []Event) {
 
 // startDump asks for all links. The socket takes one dump at a time.
 func (w *Watcher) startDump() error {
-	if w.dumping {
-		w.again = true
-		return nil
-	}
 	w.dumping, w.again = true, false
 	w.state.mark()
 	req := request(unix.RTM_GETLINK, unix.NLM_F_DUMP, nl.NewIfInfomsg(unix.AF_UNSPEC), numberAttr(unix.IFLA_EXT_MASK, skipStats))
@@ -259,7 +239,8 @@ func (w *Watcher) endDump(h unix.NlMsghdr, data []byte) error {
 	}
 	w.dumping = false
 	if w.again || h.Flags&unix.NLM_F_DUMP_INTR != 0 {
-		return w.startDump()
+		w.again = true // receive starts it
+		return nil
 	}
 	w.tell(w.state.sweep())
 	select {
@@ -268,12 +249,6 @@ func (w *Watcher) endDump(h unix.NlMsghdr, data []byte) error {
 		close(w.ready)
 	}
 	return nil
-}
-
-// askHostID asks which id the host namespace has for itself: with one, its own
-// events carry it.
-func (w *Watcher) askHostID(host *NS) error {
-	return w.send(request(unix.RTM_GETNSID, 0, nl.NewRtGenMsg(), numberAttr(unix.NETNSA_FD, host.FD())))
 }
 
 func (w *Watcher) send(req *nl.NetlinkRequest) error {

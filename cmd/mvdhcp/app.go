@@ -67,8 +67,10 @@ func noCommand(c *cli.Context) error {
 }
 
 // jsonFlag is there wherever something is printed.
-func jsonFlag() cli.Flag {
-	return &cli.BoolFlag{Name: "json", Usage: "print JSON"}
+func jsonFlag() cli.Flag { return boolFlag("json", "print JSON") }
+
+func boolFlag(name, usage string) cli.Flag {
+	return &cli.BoolFlag{Name: name, Usage: usage, DisableDefaultText: true}
 }
 
 func client(c *cli.Context) *api.Client { return api.NewClient(socketPath(c)) }

@@ -28,21 +28,22 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 			return nil, usage("unknown command %q: see mvdhcp help", words[0])
 		}
 	}
+	if slices.ContainsFunc(flags, func(f given) bool { return f.name == "help" || f.name == "h" }) {
+		return append(append([]string{args[0]}, words[:min(len(words), 1)]...), "--help"), nil
+	}
 	out, own := []string{args[0]}, []string(nil)
 	for _, f := range flags {
 		switch {
 		case cmd != nil && findFlag(cmd.Flags, f.name) != nil:
 			own = append(own, f.tokens...)
-		case findFlag(app.Flags, f.name) != nil && f.name != "help" && f.name != "h":
+		case findFlag(app.Flags, f.name) != nil:
 			out = append(out, f.tokens...)
-		case f.name == "help" || f.name == "h":
-			own = append(own, "--help")
 		default:
 			return nil, unknownFlag(cmd, f.name)
 		}
 	}
 	if cmd == nil {
-		return append(out, own...), nil
+		return out, nil
 	}
 	out = append(append(append(out, words[0]), own...), "--")
 	return append(out, words[1:]...), nil
@@ -105,7 +106,8 @@ func unknownFlag(cmd *cli.Command, name string) error {
 
 // badFlag words what the flag parser refuses: a value of the wrong type.
 func badFlag(c *cli.Context, err error, _ bool) error {
-	return usage("%s: %s", c.Command.Name, strings.Replace(err.Error(), " for flag -", " for flag --", 1))
+	said := strings.NewReplacer(" for flag -", " for flag --", " for -", " for flag --").Replace(err.Error())
+	return usage("%s: %s: see mvdhcp %s --help", c.Command.Name, said, c.Command.Name)
 }
 
 // argument returns the one argument a command needs.

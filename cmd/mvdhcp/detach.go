@@ -25,7 +25,7 @@ func detachCommand() *cli.Command {
 			"mvdhcp detach netns:blue --ifname eth1 --keep-lease"),
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "ifname", Usage: "only the child called `NAME`", DefaultText: "all of the target's"},
-			&cli.BoolFlag{Name: "keep-lease", Usage: "release nothing: keep the leases for the next attach"},
+			boolFlag("keep-lease", "release nothing: keep the leases for the next attach"),
 			jsonFlag(),
 		},
 		Action: detach,

@@ -26,8 +26,8 @@ func leasesCommand() *cli.Command {
 			"mvdhcp leases --json web",
 			"mvdhcp leases --all | grep ens192.100"),
 		Flags: []cli.Flag{
-			&cli.BoolFlag{Name: "all", Usage: "also leases that ended within the last day"},
-			&cli.BoolFlag{Name: "watch", Usage: "go on and show changes; Ctrl-C ends it"},
+			boolFlag("all", "also leases that ended within the last day"),
+			boolFlag("watch", "go on and show changes; Ctrl-C ends it"),
 			jsonFlag(),
 		},
 		Action: leases,
@@ -75,11 +75,11 @@ var leaseHeader = []string{"IDENTITY", "STATE", "ADDRESS", "MAC", "PARENT", "WHE
 
 // leaseRow has one word in each cell but the last.
 func leaseRow(l api.Lease, now time.Time) []string {
-	state := clean(l.State)
+	state := l.State
 	if l.ParentState != "" && l.ParentState != "up" {
-		state += ",parent-" + clean(l.ParentState)
+		state += ",parent-" + l.ParentState
 	}
-	return []string{clean(l.Identity), state, clean(l.Address), clean(l.MAC), clean(l.Parent), where(l.Ifname, l.Target), expiry(l, now)}
+	return []string{word(l.Identity), word(state), word(l.Address), word(l.MAC), word(l.Parent), word(where(l.Ifname, l.Target)), expiry(l, now)}
 }
 
 func expiry(l api.Lease, now time.Time) string {

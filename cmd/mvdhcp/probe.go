@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -78,9 +79,9 @@ func printOffers(c *cli.Context, offers []api.ProbeOffer) error {
 	for _, o := range offers {
 		row := []string{o.Server, o.ServerMAC, o.Address, o.Subnet, o.Router, strings.ReplaceAll(leaseTime(o.LeaseSeconds), " ", "-"), strings.Join(o.DNS, ","), o.Domain}
 		for i, cell := range row {
-			row[i] = strings.ReplaceAll(clean(cell), " ", "?")
+			row[i] = word(cell)
 			if slices.Contains(o.Differs, fields[i]) {
-				row[i] += "*"
+				row[i] = cmp.Or(row[i], "-") + "*"
 				marked = true
 			}
 		}

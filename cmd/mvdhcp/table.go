@@ -50,3 +50,6 @@ func (t *table) print(w io.Writer, header []string, rows [][]string) error {
 	_, err := fmt.Fprint(w, b.String())
 	return err
 }
+
+// word keeps a cell from being taken for two.
+func word(s string) string { return strings.ReplaceAll(clean(s), " ", "?") }

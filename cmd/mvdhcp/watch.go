@@ -239,8 +239,8 @@ func (w *watcher) redraw() error {
 		lines = append(lines, w.table.line(r))
 	}
 	for i, l := range lines {
-		lines[i] = fitTo(l, width) + "\x1b[K"
+		lines[i] = fitTo(l, width-1) + "\x1b[K" // in the last column it would erase that
 	}
-	_, err = fmt.Fprint(w.c.App.Writer, "\x1b[H"+strings.Join(lines, "\r\n")+"\x1b[J")
+	_, err = fmt.Fprint(w.c.App.Writer, "\x1b[H"+strings.Join(lines, "\n")+"\x1b[J")
 	return err
 }

@@ -26,7 +26,8 @@ type UDPConn struct {
 }
 
 // ListenUDP opens a UDPConn on port 68 of a link of the calling thread's network
-// namespace, which must hold source.
+// namespace, which must hold source. Of several on one link, the kernel gives a
+// unicast reply to one alone.
 func ListenUDP(ifname string, source netip.Addr) (*UDPConn, error) {
 	name := fmt.Sprintf("DHCP socket on %s", ifname)
 	if !source.Is4() {

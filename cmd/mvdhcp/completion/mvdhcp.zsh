@@ -3,7 +3,7 @@
 
 _mvdhcp() {
   local -a all open closed
-  all=(${(f)"$("${(Q)words[1]}" __complete "${(@Q)words[2,CURRENT]}" 2>/dev/null)}")
+  all=(${(f)"$("${(Q)words[1]}" __complete "${(@Q)words[2,CURRENT]}" 2>/dev/null)"})
   open=(${(M)all:#*[:=]})
   closed=(${all:#*[:=]})
   (( $#closed )) && compadd -- $closed
