@@ -174,12 +174,24 @@ func (k *Keeper) settle(ctx context.Context, e *entry) error {
 		return nil // it has ended
 	}
 	defer release()
-	if k.record(e).State.HasAddress() {
+	switch r = k.record(e); {
+	case r.State == Kept:
+		return nil
+	case r.State.HasAddress():
 		k.keep(e)
 		return nil
+	case r.State != Releasing:
+		r.EndReason = "its target is gone"
 	}
-	k.teardown(e, "its target is gone", true)
-	return nil
+	if r = k.teardown(e, r.EndReason, true); r.State != Releasing {
+		return nil
+	}
+	select { // its RELEASE can't be sent now
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for the former lease of %s to be released (%s): %w", r.Spec.Identity, r.LastError, ctx.Err())
+	case <-time.After(time.Second):
+		return nil
+	}
 }
 
 // freeName chooses an interface name: that of the identity's kept lease, else

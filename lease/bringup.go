@@ -183,8 +183,9 @@ func (k *Keeper) exchange(ctx context.Context, e *entry, mode provision.Mode, pr
 func (k *Keeper) held(e *entry, offer dhcpclient.Binding) error {
 	addr := offer.Address.Addr()
 	k.mu.Lock()
+	now := k.clock.Now()
 	for _, o := range k.leases {
-		if o != e && o.rec.Binding != nil && o.rec.Spec.Parent == e.rec.Spec.Parent && o.rec.Binding.Address.Addr() == addr && (o.rec.State.HasAddress() || o.rec.State == Kept) {
+		if o != e && o.rec.Binding != nil && o.rec.Spec.Parent == e.rec.Spec.Parent && o.rec.Binding.Address.Addr() == addr && (o.rec.State.HasAddress() || o.rec.State == Kept) && now < o.expiry() {
 			by := o.rec.Spec.Identity
 			k.mu.Unlock()
 			return fmt.Errorf("it is leased to %s on this host", by)
@@ -225,6 +226,11 @@ const never = time.Duration(1<<63 - 1)
 func (k *Keeper) expiry(e *entry) time.Duration {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	return e.expiry()
+}
+
+// expiry is when the entry's binding ends. The keeper's lock is held.
+func (e *entry) expiry() time.Duration {
 	b := e.rec.Binding
 	switch {
 	case b == nil:

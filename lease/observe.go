@@ -9,7 +9,7 @@ import (
 	"mvdhcp/provision"
 )
 
-// Observe takes an event of the kernel. It does not block.
+// Observe takes an event of the kernel. It waits for no lease and no packet.
 func (k *Keeper) Observe(ev provision.Event) {
 	switch ev.Kind {
 	case provision.ParentDown, provision.ParentGone:
@@ -21,7 +21,27 @@ func (k *Keeper) Observe(ev provision.Event) {
 	case provision.NamespaceGone:
 		k.suspects(func(r *Record) bool { return r.Child.NSID == ev.NSID }, 0)
 	case provision.Resync:
+		k.lookAtParents()
 		k.suspects(func(*Record) bool { return true }, settleFor)
+	}
+}
+
+// lookAtParents reads the state of every parent anew, after events were lost.
+func (k *Keeper) lookAtParents() {
+	names := map[string]bool{}
+	k.mu.Lock()
+	for _, e := range k.leases {
+		names[e.rec.Spec.Parent] = k.down[e.rec.Spec.Parent]
+	}
+	k.mu.Unlock()
+	for name, was := range names {
+		p, err := k.host.Parent(name)
+		switch down := err != nil || !p.Carrier; {
+		case down && !was:
+			k.parentDown(provision.Event{Kind: provision.ParentDown, Name: name})
+		case !down && was:
+			k.parentUp(name)
+		}
 	}
 }
 

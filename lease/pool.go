@@ -176,6 +176,10 @@ func (k *Keeper) GiveUp(ctx context.Context, pool string, addr netip.Addr) error
 // hold turns an owned entry of a pool into a held one.
 func (k *Keeper) hold(e *entry) {
 	k.endVerify(e)
+	if k.record(e).Binding == nil {
+		k.teardown(e, "given up without an address", true)
+		return
+	}
 	now := k.clock.Now()
 	r := k.update(e, func(r *Record) {
 		pool := *r.Pool

@@ -185,6 +185,9 @@ func (k *Keeper) heal(ctx context.Context, e *entry) {
 	}
 	k.host.DeleteChild(r.NS, k.record(e).Child)
 	k.update(e, func(r *Record) {
+		if !e.missing { // it was bound, and failed after that
+			e.missing, e.until = true, never
+		}
 		if r.LastError = oneLine(err); r.Binding == nil {
 			r.State = Init
 		} else {
