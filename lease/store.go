@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -97,11 +98,16 @@ func openBolt(path string) (db *bolt.DB, err error) {
 			db, err = nil, fmt.Errorf("%w: %v", errDamaged, p)
 		}
 	}()
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType})
 	if err != nil {
 		return nil, err
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
+		// Check reads in a goroutine of its own, where a fault can't be caught.
+		if fi, err := os.Stat(path); err != nil || fi.Size() < tx.Size() {
+			return fmt.Errorf("%w: it is shorter than the %d bytes in use", errDamaged, tx.Size())
+		}
 		for err := range tx.Check() {
 			return fmt.Errorf("%w: %w", errDamaged, err)
 		}

@@ -105,6 +105,7 @@ func TestExtend(t *testing.T) {
 	c := l.child("02:00:00:00:00:11")
 	b := c.acquire()
 	own := b.Address.Addr()
+	l.up(c.ns, "eth0", netip.MustParsePrefix("10.77.0.250/24")) // the kernel would send from this one
 	l.up(c.ns, "eth0", b.Address)
 	all := net.HardwareAddr(broadcastMAC).String()
 	type client = dhcpclient.Client

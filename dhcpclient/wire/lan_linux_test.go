@@ -216,11 +216,12 @@ func (l *lan) dnsmasq(args ...string) (stop func()) {
 	}
 	args = append([]string{
 		"--keep-in-foreground", "--conf-file=/dev/null", "--pid-file=", "--port=0", "--no-ping",
-		"--user=root", "--interface=srv0", "--bind-interfaces", "--dhcp-authoritative", "--log-dhcp", "--log-facility=-",
+		"--user=root", "--group=root", "--interface=srv0", "--bind-interfaces", "--dhcp-authoritative", "--log-dhcp", "--log-facility=-",
 		"--dhcp-leasefile=" + l.leases, "--dhcp-range=10.77.0.100,10.77.0.199,255.255.255.0,1h",
 	}, args...)
 	cmd := exec.Command("dnsmasq", args...)
 	cmd.Stdout, cmd.Stderr = log, log
+	// The kernel forgets the signal of a process that changes its user or group.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	in(l.t, l.server, cmd.Start)
 	stop = func() {

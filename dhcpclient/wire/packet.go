@@ -79,9 +79,8 @@ func (c *PacketConn) Receive(ctx context.Context) (dhcpclient.Received, error) {
 	}
 	var r dhcpclient.Received
 	err := c.receive(ctx, func(m message) bool {
-		partial, foreign := auxdata(m.oob)
-		d, ok := parseFrame(m.data, partial)
-		if !ok || foreign {
+		d, ok := parseFrame(m.data, checksumPending(m.oob))
+		if !ok {
 			return false
 		}
 		msg, err := dhcpclient.Decode(d.payload)
@@ -142,9 +141,6 @@ func (c *ARPConn) request(sender, target netip.Addr) error {
 func (c *ARPConn) Receive(ctx context.Context) (dhcpclient.ARPPacket, error) {
 	var p dhcpclient.ARPPacket
 	err := c.receive(ctx, func(m message) (ok bool) {
-		if _, foreign := auxdata(m.oob); foreign {
-			return false
-		}
 		p, ok = parseARP(m.data, c.mac)
 		return ok
 	})
@@ -173,21 +169,17 @@ func (c *linkConn) Close() error {
 	return nil
 }
 
-// auxdata reads PACKET_AUXDATA (struct tpacket_auxdata in linux/if_packet.h):
-// whether the UDP checksum is still to be filled in, and whether the frame came
-// with the tag of some VLAN. Tag 0 is a priority and no VLAN (802.1Q, 9.6).
-func auxdata(oob []byte) (partial, foreign bool) {
+// checksumPending reports whether PACKET_AUXDATA (struct tpacket_auxdata in
+// linux/if_packet.h) says that the UDP checksum is still to be filled in.
+func checksumPending(oob []byte) bool {
 	messages, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
-		return false, false
+		return false
 	}
 	for _, m := range messages {
-		if m.Header.Level != unix.SOL_PACKET || m.Header.Type != unix.PACKET_AUXDATA || len(m.Data) < 20 {
-			continue
+		if m.Header.Level == unix.SOL_PACKET && m.Header.Type == unix.PACKET_AUXDATA && len(m.Data) >= 4 {
+			return binary.NativeEndian.Uint32(m.Data)&unix.TP_STATUS_CSUMNOTREADY != 0
 		}
-		status := binary.NativeEndian.Uint32(m.Data)
-		partial = status&unix.TP_STATUS_CSUMNOTREADY != 0
-		foreign = status&unix.TP_STATUS_VLAN_VALID != 0 && binary.NativeEndian.Uint16(m.Data[16:])&vlanID != 0
 	}
-	return partial, foreign
+	return false
 }

@@ -126,7 +126,7 @@ func TestDHCPFilter(t *testing.T) {
 	}
 }
 
-// What is for other hosts arrives at a parent, and is none of ours.
+// What is for other hosts or VLANs arrives at a parent, and is none of ours.
 func TestDHCPFilterOtherHost(t *testing.T) {
 	l := newLAN(t)
 	var conn *PacketConn
@@ -136,10 +136,14 @@ func TestDHCPFilterOtherHost(t *testing.T) {
 	})
 	defer conn.Close()
 	out := l.sender()
-	for _, dst := range []net.HardwareAddr{macB, broadcastMAC} {
-		f := ack(macA)
-		copy(f, dst)
-		if err := out.write(f, unix.ETH_P_IP, dst); err != nil {
+	tagged := ack(macA)
+	tagged = append(append(tagged[:12:12], 0x81, 0, 0, 5), tagged[12:]...)
+	other, all := ack(macA), ack(macA)
+	copy(other, macB)
+	copy(all, broadcastMAC)
+	copy(tagged, broadcastMAC)
+	for _, f := range [][]byte{tagged, other, all} {
+		if err := out.write(f, binary.BigEndian.Uint16(f[12:]), f[:6]); err != nil {
 			t.Fatal(err)
 		}
 	}

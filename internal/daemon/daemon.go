@@ -95,7 +95,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	g.Go(func() error { return sweep(ctx, keeper) })
 	g.Go(func() error { return keeper.Run(ctx) })
 	if dl != nil {
-		plugin := &docker.Plugin{Keeper: keeper, Kernel: kernel, Discover: svc.discover, Log: o.Log}
+		plugin := &docker.Plugin{Keeper: keeper, Kernel: kernel, Check: checkPool, Discover: svc.discover, Log: o.Log}
 		g.Go(func() error { return plugin.Serve(ctx, dl) })
 	}
 	g.Go(func() error {

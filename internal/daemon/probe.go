@@ -14,6 +14,7 @@ import (
 	"mvdhcp/dhcpclient"
 	"mvdhcp/dhcpclient/wire"
 	"mvdhcp/internal/api"
+	"mvdhcp/internal/docker"
 	"mvdhcp/lease"
 	"mvdhcp/provision"
 )
@@ -138,4 +139,13 @@ func (s *service) discover(ctx context.Context, parent string) (subnet netip.Pre
 		router, err = netip.ParseAddr(res.Offers[0].Router)
 	}
 	return subnet, router, err
+}
+
+// checkPool holds a pool's options to what attach takes.
+func checkPool(p docker.Pool) error {
+	req := api.AttachRequest{
+		Target: "pid:1", Parent: p.Parent, Mode: p.Mode, ClientID: p.ClientID, VendorClass: p.VendorClass, UserClass: p.UserClass,
+		AllowServers: p.Allow, DenyServers: p.Deny, ConflictCheck: p.Conflict, Timeout: p.Timeout,
+	}
+	return req.Validate()
 }

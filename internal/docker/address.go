@@ -56,12 +56,12 @@ func (p *Plugin) requestAddress(ctx context.Context, req *addressRequest) (any, 
 	return answer(pl, r.Binding.Address.Addr()), nil
 }
 
-func answer(pl pool, addr netip.Addr) map[string]any {
+func answer(pl Pool, addr netip.Addr) map[string]any {
 	return map[string]any{"Address": netip.PrefixFrom(addr, pl.Subnet.Bits()).String(), "Data": map[string]string{}}
 }
 
 // gateway answers with the address that was typed, else the LAN's router.
-func (p *Plugin) gateway(ctx context.Context, pl pool, want netip.Addr) (any, error) {
+func (p *Plugin) gateway(ctx context.Context, pl Pool, want netip.Addr) (any, error) {
 	if want.IsValid() {
 		return answer(pl, want), nil
 	}
@@ -76,7 +76,7 @@ func (p *Plugin) gateway(ctx context.Context, pl pool, want netip.Addr) (any, er
 }
 
 // recorded answers a call without a MAC, which is a replay, from the records.
-func (p *Plugin) recorded(id string, pl pool, want netip.Addr) (any, error) {
+func (p *Plugin) recorded(id string, pl Pool, want netip.Addr) (any, error) {
 	for _, v := range p.Keeper.PoolLeases(id) {
 		if v.Binding != nil && want.IsValid() && v.Binding.Address.Addr() == want {
 			return answer(pl, want), nil
@@ -87,7 +87,7 @@ func (p *Plugin) recorded(id string, pl pool, want netip.Addr) (any, error) {
 
 // reserve gets the lease: the one a repeated call already got, the one a
 // restart finds again, or a new one.
-func (p *Plugin) reserve(ctx context.Context, id string, pl pool, mac net.HardwareAddr, name string, want netip.Addr) (lease.Record, error) {
+func (p *Plugin) reserve(ctx context.Context, id string, pl Pool, mac net.HardwareAddr, name string, want netip.Addr) (lease.Record, error) {
 	for _, v := range p.Keeper.PoolLeases(id) {
 		if v.Spec.MAC.String() == mac.String() && !v.Pool.Held() && v.Binding != nil && (!want.IsValid() || v.Binding.Address.Addr() == want) {
 			return v.Record, nil

@@ -24,6 +24,8 @@ import (
 type Plugin struct {
 	Keeper *lease.Keeper
 	Kernel *provision.Kernel
+	// Check says what is wrong with a pool's options, in the words of attach.
+	Check func(Pool) error
 	// Discover asks the LAN behind a parent for its subnet and router without
 	// taking a lease.
 	Discover func(ctx context.Context, parent string) (subnet netip.Prefix, router netip.Addr, err error)
@@ -129,6 +131,9 @@ func (p *Plugin) requestPool(ctx context.Context, req *poolRequest) (any, error)
 	}
 	pl, err := parsePool(req.Pool, req.Options)
 	if err != nil {
+		return nil, err
+	}
+	if err := p.Check(pl); err != nil {
 		return nil, err
 	}
 	typed := pl.Subnet.IsValid()

@@ -10,13 +10,11 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"mvdhcp/internal/api"
 )
 
-// pool is an address pool: what --ipam-opt said, and the subnet. Its id is the
+// Pool is an address pool: what --ipam-opt said, and the subnet. Its id is the
 // pool itself, encoded, so that no pool has to be remembered.
-type pool struct {
+type Pool struct {
 	Subnet       netip.Prefix  `json:"subnet"`
 	Parent       string        `json:"parent"`
 	Mode         string        `json:"mode,omitempty"`
@@ -42,8 +40,8 @@ const (
 var poolOptions = []string{"parent", "mode", "client-id", "vendor-class", "user-class", "hostname", "allow-server", "deny-server", "conflict-check", "timeout", "release-delay"}
 
 // parsePool reads the options of a RequestPool call.
-func parsePool(subnet string, opts map[string]string) (p pool, err error) {
-	p = pool{Timeout: defaultTimeout, ReleaseDelay: defaultReleaseDelay}
+func parsePool(subnet string, opts map[string]string) (p Pool, err error) {
+	p = Pool{Timeout: defaultTimeout, ReleaseDelay: defaultReleaseDelay}
 	if subnet != "" {
 		if p.Subnet, err = netip.ParsePrefix(subnet); err != nil || !p.Subnet.Addr().Is4() {
 			return p, fmt.Errorf("--subnet %s: not an IPv4 subnet", subnet)
@@ -96,20 +94,11 @@ func parsePool(subnet string, opts map[string]string) (p pool, err error) {
 	if p.Parent == "" {
 		return p, fmt.Errorf("no parent: give --ipam-opt parent=IF, the same IF as -o parent=IF")
 	}
-	req := p.attachRequest()
-	return p, req.Validate()
-}
-
-// attachRequest is the pool's part of an attach, by which it is validated too.
-func (p *pool) attachRequest() api.AttachRequest {
-	return api.AttachRequest{
-		Target: "pid:1", Parent: p.Parent, Mode: p.Mode, ClientID: p.ClientID, VendorClass: p.VendorClass, UserClass: p.UserClass,
-		NoHostname: p.NoHostname, AllowServers: p.Allow, DenyServers: p.Deny, ConflictCheck: p.Conflict, Timeout: p.Timeout,
-	}
+	return p, nil
 }
 
 // id is the pool, encoded.
-func (p *pool) id() string {
+func (p *Pool) id() string {
 	b, err := json.Marshal(p)
 	if err != nil {
 		panic(err) // plain values only
@@ -118,7 +107,7 @@ func (p *pool) id() string {
 }
 
 // decodePool reads an id that this program gave out.
-func decodePool(id string) (p pool, err error) {
+func decodePool(id string) (p Pool, err error) {
 	b, err := base64.RawURLEncoding.DecodeString(id)
 	if err == nil {
 		err = json.Unmarshal(b, &p)

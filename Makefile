@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+
+BINDIR  = $(PREFIX)/bin
+DATADIR = $(PREFIX)/share
+UNITDIR = $(PREFIX)/lib/systemd/system
+
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME   ?= 10s
+BENCHFLAGS ?=
+DEMOFLAGS  ?=
+
+# The stages of `make test`, in order, and the packages of those that run tests.
+# A package that is in none of the lists is in the stage unit.
+STAGES     = format vet staticcheck build unit simulation kernel real engine vm
+SIMULATION = ./lease
+KERNEL     = ./provision ./dhcpclient/wire
+REAL       = ./internal/lab ./internal/daemon ./internal/lab/bench ./internal/lab/demo
+ENGINE     = ./internal/docker
+VM         = ./internal/lab/vm/...
+
+GOTEST    = MVDHCP_BIN='$(CURDIR)/mvdhcp' $(GO) test -race -count=1 -timeout 12m
+listed    = $(shell $(GO) list $(SIMULATION) $(KERNEL) $(REAL) $(VM))
+unit      = $(filter-out $(listed),$(shell $(GO) list ./...))
+enginetests = ^TestEngine
+
+export GOFLAGS += -buildvcs=false
+
+.DEFAULT_GOAL := all
+.PHONY: all build install uninstall test test-short bench demo fuzz clean help deps $(STAGES:%=test-%)
+
+all: build ## build ./mvdhcp, one static binary
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.buildVersion=$(VERSION)' -o mvdhcp ./cmd/mvdhcp
+
+install: build ## install below PREFIX (/usr/local) in DESTDIR
+	install -D -m 755 mvdhcp '$(DESTDIR)$(BINDIR)/mvdhcp'
+	install -d '$(DESTDIR)$(DATADIR)/bash-completion/completions' \
+		'$(DESTDIR)$(DATADIR)/zsh/site-functions' '$(DESTDIR)$(DATADIR)/fish/vendor_completions.d'
+	./mvdhcp completion bash >'$(DESTDIR)$(DATADIR)/bash-completion/completions/mvdhcp'
+	./mvdhcp completion zsh >'$(DESTDIR)$(DATADIR)/zsh/site-functions/_mvdhcp'
+	./mvdhcp completion fish >'$(DESTDIR)$(DATADIR)/fish/vendor_completions.d/mvdhcp.fish'
+	for page in $(wildcard docs/*.8 packaging/*.8); do \
+		install -D -m 644 $$page '$(DESTDIR)$(DATADIR)/man/man8/'$$(basename $$page) || exit; done
+	for unit in $(wildcard packaging/*.service packaging/*.socket); do \
+		install -d '$(DESTDIR)$(UNITDIR)' && \
+		sed 's|^\(Exec[A-Za-z]*=[-@:+!]*\)/[^ ]*/mvdhcp|\1$(BINDIR)/mvdhcp|' $$unit \
+			>'$(DESTDIR)$(UNITDIR)/'$$(basename $$unit) || exit; done
+
+uninstall: ## remove what install has put there
+	rm -f '$(DESTDIR)$(BINDIR)/mvdhcp' \
+		'$(DESTDIR)$(DATADIR)/bash-completion/completions/mvdhcp' \
+		'$(DESTDIR)$(DATADIR)/zsh/site-functions/_mvdhcp' \
+		'$(DESTDIR)$(DATADIR)/fish/vendor_completions.d/mvdhcp.fish' \
+		$(patsubst %,'$(DESTDIR)$(DATADIR)/man/man8/%',$(notdir $(wildcard docs/*.8 packaging/*.8))) \
+		$(patsubst %,'$(DESTDIR)$(UNITDIR)/%',$(notdir $(wildcard packaging/*.service packaging/*.socket)))
+
+test: ## everything: installs what it needs, wants root and Debian
+	@GO='$(GO)' MAKE='$(MAKE) --no-print-directory' .ci/stages $(STAGES)
+
+test-short: test-format test-vet build ## what needs no root and no servers
+	MVDHCP_BIN='$(CURDIR)/mvdhcp' $(GO) test -short -count=1 -skip '$(enginetests)' $(unit) $(SIMULATION)
+
+deps: ## install what the tests run (apt-get, as root)
+	.ci/deps
+
+test-format:
+	@bad=$$(gofmt -l $$(find . -name '*.go' -not -path './.git/*')); \
+	if [ -n "$$bad" ]; then echo "gofmt -w would change: $$bad"; exit 1; fi
+
+test-vet:
+	$(GO) vet ./...
+
+test-staticcheck:
+	$(GO) run $(STATICCHECK) ./...
+
+test-build: build
+
+test-unit test-simulation test-kernel test-real test-engine test-vm: build
+
+# Seeds of the fuzz tests run here as well.
+test-unit:
+	$(GOTEST) -skip '$(enginetests)' $(unit)
+
+# The whole year runs without the race detector, which stretches it; with it the
+# year is shorter.
+test-simulation:
+	$(GOTEST) $(SIMULATION)
+	$(GO) test -count=1 -run '^TestSimYear$$' $(SIMULATION)
+
+test-kernel:
+	$(GOTEST) $(KERNEL)
+
+# One package at a time: their servers and keepers go by the clock.
+test-real:
+	$(GOTEST) -p 1 $(REAL)
+
+test-engine:
+	$(GOTEST) -run '$(enginetests)' $(ENGINE)
+
+test-vm:
+	$(GOTEST) -p 1 $(VM)
+
+bench: ## compare attach with the floor and with ip + udhcpc (root)
+	$(GO) run ./internal/lab/bench $(BENCHFLAGS)
+
+demo: ## show it on a LAN made of namespaces, in half a minute (root)
+	@$(GO) run ./internal/lab/demo $(DEMOFLAGS)
+
+fuzz: ## run every fuzz test for FUZZTIME (10s)
+	@grep -rhoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . >/dev/null || { echo 'no fuzz tests'; exit 1; }
+	@for file in $$(grep -rlE --include='*_test.go' '^func Fuzz' .); do \
+		for name in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$file); do \
+			echo "== $$name in $$(dirname $$file)"; \
+			$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) $$(dirname $$file) || exit; \
+		done; done
+
+clean: ## remove what was built
+	rm -rf mvdhcp dist
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | while IFS='	' read -r t d; do printf '  make %-12s %s\n' "$$t" "$$d"; done
