@@ -281,7 +281,7 @@ func retry(remains, lease time.Duration) time.Duration {
 	return max(min(max(remains/2, least), remains), 0)
 }
 
-// backoff is the wait before the n-th try from INIT: doubling from 1 s to
+// backoff is the wait before the n-th try from INIT: doubling from 2 s to
 // maxBackoff, less up to a quarter.
 func backoff(n int) time.Duration {
 	d := min(time.Second<<min(n, 10), maxBackoff)

@@ -135,6 +135,7 @@ func (k *Keeper) dropParent(r Record) {
 	for id, e := range k.leases {
 		if id != r.ID && e.rec.Spec.Parent == r.Spec.Parent && e.rec.State != Kept {
 			e.rec.MadeParent = true // it is the last one's now
+			k.store.PutLater(e.rec)
 			k.mu.Unlock()
 			return
 		}
