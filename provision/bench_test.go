@@ -60,8 +60,8 @@ func BenchmarkAttach(b *testing.B) {
 }
 
 // Two ways to ask for a link in another namespace: by its id from the host's
-// socket, and by a socket of its own. They cost about the same, and setting an
-// alias, addresses and routes is possible by the second only.
+// socket, and by a socket of its own. The second costs one dial more, but an
+// alias, addresses and routes can be set by it alone.
 func BenchmarkReadLink(b *testing.B) {
 	h := newHost(b)
 	ns, c := h.child(b, 1)

@@ -96,13 +96,13 @@ func (k *Kernel) DeleteChildNSID(child Child) error {
 	// Deleting waits for the kernel: not on the socket that all share.
 	err := inNS(k.host, func(c *conn) error {
 		l, err := c.child(child.NSID, child)
-		if errors.Is(err, unix.EINVAL) { // no namespace has this id
+		if err == nil {
+			err = c.deleteLink(child.NSID, l.index)
+		}
+		if errors.Is(err, unix.EINVAL) { // no namespace has this id, or none any more
 			return errNoLink
 		}
-		if err != nil {
-			return err
-		}
-		return c.deleteLink(child.NSID, l.index)
+		return err
 	})
 	return deleted(err, child, fmt.Sprintf("the namespace with id %d", child.NSID))
 }

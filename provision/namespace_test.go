@@ -131,10 +131,15 @@ func TestDo(t *testing.T) {
 func TestDoRetiresThread(t *testing.T) {
 	ns := newTestNS(t)
 	broken := newNS(Namespace{}, -1)
+	retired := map[int]bool{}
 	for range 20 {
 		done, tid := make(chan error, 1), 0
 		go ns.run(broken, func() error { tid = unix.Gettid(); return nil }, done)
 		must(t, <-done)
+		if retired[tid] {
+			t.Fatal("a retired thread was used again")
+		}
+		retired[tid] = true
 		if tid == os.Getpid() {
 			continue // the runtime parks the main thread for good instead
 		}

@@ -55,7 +55,6 @@ func TestEnsureParentRefuses(t *testing.T) {
 	veth("dot.8")
 	veth("wl")
 	add(&netlink.Macvlan{LinkAttrs: netlink.LinkAttrs{Name: "mv", ParentIndex: h.parent.Index}, Mode: netlink.MACVLAN_MODE_BRIDGE})
-	must(t, os.MkdirAll(filepath.Join(t.TempDir()), 0o755))
 	h.sysfs = t.TempDir()
 	must(t, os.MkdirAll(filepath.Join(h.sysfs, "class/net/wl/phy80211"), 0o755))
 

@@ -20,8 +20,12 @@ import (
 // the command line up to the cursor, the last of them being completed.
 const completeName = "__complete"
 
-// completeTimeout is for all that is asked for one completion.
-const completeTimeout = 500 * time.Millisecond
+// completeTimeout is for all that is asked for one completion, engineTimeout for
+// the Docker engine's part: it may accept and never answer while it starts.
+const (
+	completeTimeout = 2 * time.Second
+	engineTimeout   = 500 * time.Millisecond
+)
 
 func completeCommand() *cli.Command {
 	return &cli.Command{Name: completeName, Hidden: true, HideHelp: true, Action: complete}
@@ -185,6 +189,8 @@ func namespaces() []string { return prefixed(api.TargetNetNS+":", list("/run/net
 
 // containers asks the engine; "docker:" is only written where it was begun.
 func containers(ctx context.Context, cur string) []string {
+	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
+	defer cancel()
 	e, err := docker.New(docker.FromEnv)
 	if err != nil {
 		return nil

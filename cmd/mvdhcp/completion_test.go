@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -15,38 +16,47 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"mvdhcp/internal/api"
 )
 
-// bashDriver completes the line in $LINE as readline would have it done.
+// The drivers complete each line of $LINES as the shell's line editor would
+// have it done, and print the candidates behind a line "== LINE".
 const bashDriver = `
 source <(mvdhcp completion bash)
 complete -p mvdhcp >/dev/null || exit 1
-COMP_LINE=$LINE COMP_POINT=${#LINE}
 COMP_WORDBREAKS=$BREAKS
-COMP_WORDS=(mvdhcp) COMP_CWORD=0
-_mvdhcp
-printf '%s\n' "${COMPREPLY[@]}"
+while IFS= read -r COMP_LINE; do
+	COMP_POINT=${#COMP_LINE} COMP_WORDS=(mvdhcp) COMP_CWORD=0
+	_mvdhcp
+	printf '%s\n' "== $COMP_LINE" "${COMPREPLY[@]}"
+done <<<"$LINES_"
 `
 
 const zshDriver = `
 compdef() { [[ $1 == _mvdhcp && $2 == mvdhcp ]] || exit 1 }
 source <(mvdhcp completion zsh)
-compadd() { while [[ $1 != -- ]]; do shift; done; shift; print -l -- "$@" }
-words=(${(s: :)LINE})
-[[ $LINE == *' ' ]] && words+=('')
-CURRENT=$#words
-_mvdhcp || true # 1: no match
+compadd() { while [[ $1 != -- ]]; do shift; done; shift; print -rl -- "$@" }
+for line in ${(f)LINES_}; do
+  print -r -- "== $line"
+  words=(${(s: :)line})
+  [[ $line == *' ' ]] && words+=('')
+  CURRENT=$#words
+  _mvdhcp || true # 1: no match
+done
 `
 
 const fishDriver = `
 mvdhcp completion fish | source
-complete -C "$LINE"
+for line in (string split \n -- $LINES_)
+    echo "== $line"
+    complete -C "$line"
+end
 `
 
-// shell completes line in the shell and returns the candidates.
-func shell(t *testing.T, name, line string, env ...string) []string {
+// inShell completes lines in a shell and returns the candidates of each.
+func inShell(t *testing.T, name string, lines []string, env ...string) map[string][]string {
 	t.Helper()
 	bin := t.TempDir()
 	if err := os.Symlink(executable(t), filepath.Join(bin, "mvdhcp")); err != nil {
@@ -61,16 +71,22 @@ func shell(t *testing.T, name, line string, env ...string) []string {
 	case "fish":
 		cmd = exec.CommandContext(t.Context(), "fish", "--no-config", "-c", fishDriver)
 	}
-	cmd.Env = append(os.Environ(), asProgram+"=", "HOME="+bin, "PATH="+bin+":"+os.Getenv("PATH"), "LINE="+line, "BREAKS= \t\n\"'><=;|&(:")
+	cmd.Env = append(os.Environ(), asProgram+"=", "HOME="+bin, "PATH="+bin+":"+os.Getenv("PATH"), "LINES_="+strings.Join(lines, "\n"), "BREAKS= \t\n\"'><=;|&(:")
 	cmd.Env = append(cmd.Env, env...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil || stderr.Len() > 0 {
-		t.Errorf("%s %q: %v: %s", name, line, err, &stderr)
+		t.Errorf("%s: %v: %s", name, err, &stderr)
 	}
-	got := strings.Fields(string(out))
-	slices.Sort(got)
+	got := map[string][]string{}
+	for part := range strings.SplitSeq("\n"+string(out), "\n== ") {
+		line, candidates, _ := strings.Cut(part, "\n")
+		if words := strings.Fields(candidates); line != "" {
+			slices.Sort(words)
+			got[line] = words
+		}
+	}
 	return got
 }
 
@@ -99,64 +115,38 @@ func shellsHere(t *testing.T) []string {
 }
 
 func TestCompletionScripts(t *testing.T) {
-	k := &keeperOf{leases: someLeases(timeZero)[:2]}
-	socket := "MVDHCP_SOCKET=" + serveKeeper(t, k)
-	for _, name := range shellsHere(t) {
-		for line, want := range map[string][]string{
-			"mvdhcp le":                        {"leases"},
-			"mvdhcp re":                        {"release", "renew"},
-			"mvdhcp attach x --parent lo --mo": {"--mode"},
-			"mvdhcp attach x --mode p":         {"private"},
-			"mvdhcp attach x --mode ":          {"bridge", "private", "vepa"},
-			"mvdhcp release w":                 {"web"},
-			"mvdhcp detach netns:":             {"netns:db"},
-			"mvdhcp detach docker:w":           {"docker:web"},
-			"mvdhcp completion ":               {"bash", "fish", "zsh"},
-			"mvdhcp leases web ":               nil,
-			"mvdhcp nonsense ":                 nil,
-		} {
-			if name == "bash" { // it inserts what stands behind the last colon
-				want = afterColon(line, want)
-			}
-			if diff := cmp.Diff(want, nonEmpty(shell(t, name, line, socket))); diff != "" {
-				t.Errorf("%s %q (-want +got):\n%s", name, line, diff)
-			}
-		}
-	}
-}
-
-func afterColon(line string, want []string) []string {
-	cur := line[strings.LastIndexByte(line, ' ')+1:]
-	head := cur[:strings.LastIndexByte(cur, ':')+1]
-	var out []string
-	for _, w := range want {
-		out = append(out, strings.TrimPrefix(w, head))
-	}
-	return out
-}
-
-func nonEmpty(ss []string) []string {
-	if len(ss) == 0 {
-		return nil
-	}
-	return ss
-}
-
-// An option with "=" completes what stands behind it; words before the command
-// do not count.
-func TestBashCompletionOfWordsThatBashSplits(t *testing.T) {
-	for line, want := range map[string][]string{
-		"mvdhcp attach x --mode=p":      {"private"},
-		"sudo  mvdhcp attach x --mode=": {"bridge", "private", "vepa"},
-		"X=1 mvdhcp sta":                {"status"},
-	} {
-		if diff := cmp.Diff(want, shell(t, "bash", line)); diff != "" {
-			t.Errorf("%q (-want +got):\n%s", line, diff)
-		}
-	}
 	socket := "MVDHCP_SOCKET=" + serveKeeper(t, &keeperOf{leases: someLeases(timeZero)[:2]})
-	if diff := cmp.Diff([]string{"netns:db"}, shell(t, "bash", "mvdhcp detach netns:", socket, "BREAKS= =")); diff != "" {
-		t.Errorf("colons that break no words (-want +got):\n%s", diff)
+	want := map[string][]string{
+		"mvdhcp re":                        {"release", "renew"},
+		"mvdhcp attach x --parent lo --mo": {"--mode"},
+		"mvdhcp attach x --mode ":          {"bridge", "private", "vepa"},
+		"mvdhcp release w":                 {"web"},
+		"mvdhcp detach netns:":             {"netns:db"},
+		"mvdhcp detach docker:w":           {"docker:web"},
+		"mvdhcp leases web ":               nil,
+	}
+	// bash replaces only what stands behind the last colon or equals sign, and
+	// looks for the command behind other words.
+	inBash := maps.Clone(want)
+	maps.Copy(inBash, map[string][]string{
+		"mvdhcp detach netns:":           {"db"},
+		"mvdhcp detach docker:w":         {"web"},
+		"mvdhcp attach x --mode=p":       {"private"},
+		"sudo  X=1 mvdhcp completion --": {"--help", "--socket"},
+	})
+	for _, name := range shellsHere(t) {
+		want := want
+		if name == "bash" {
+			want = inBash
+		}
+		got := inShell(t, name, slices.Sorted(maps.Keys(want)), socket)
+		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+	unbroken := map[string][]string{"mvdhcp detach netns:": {"netns:db"}}
+	if diff := cmp.Diff(unbroken, inShell(t, "bash", []string{"mvdhcp detach netns:"}, socket, "BREAKS= =")); diff != "" {
+		t.Errorf("bash where colons break no words (-want +got):\n%s", diff)
 	}
 }
 
@@ -203,7 +193,7 @@ func TestCandidates(t *testing.T) {
 		{[]string{"attach", "--timeout", ""}, nil},
 		{nil, strings.Fields("attach completion detach events help leases probe release renew serve status version")},
 	} {
-		if diff := cmp.Diff(tt.want, nonEmpty(complete(tt.words...))); diff != "" {
+		if diff := cmp.Diff(tt.want, complete(tt.words...), cmpopts.EquateEmpty()); diff != "" {
 			t.Errorf("%q (-want +got):\n%s", tt.words, diff)
 		}
 	}

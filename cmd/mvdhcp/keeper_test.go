@@ -175,6 +175,10 @@ func TestNotRoot(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	coverage := t.TempDir() // under -cover the programs want to write
+	if err := os.Chmod(coverage, 0o777); err != nil {
+		t.Fatal(err)
+	}
 	attach := []string{"attach", "netns:a", "--parent", "up0"}
 	for _, tt := range []struct {
 		args   []string
@@ -187,7 +191,7 @@ func TestNotRoot(t *testing.T) {
 		{on(socket, attach...), 1, "no permission"},
 		{on(socket, "leases"), 1, "no permission"},
 	} {
-		cmd := program(t, []string{"MVDHCP_STATE_DIR=" + dir}, tt.args...)
+		cmd := program(t, []string{"MVDHCP_STATE_DIR=" + dir, "GOCOVERDIR=" + coverage}, tt.args...)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 		cmd.Dir = "/"
 		wantLine(t, finish(t, cmd), tt.status, tt.want)

@@ -33,6 +33,7 @@ func TestMain(m *testing.M) {
 	for _, name := range []string{"MVDHCP_SOCKET", "MVDHCP_STATE_DIR", "DOCKER_HOST"} {
 		os.Unsetenv(name)
 	}
+	os.Setenv("GORACE", "atexit_sleep_ms=0") // else each program sleeps a second under -race
 	os.Exit(m.Run())
 }
 

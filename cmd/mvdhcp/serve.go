@@ -38,7 +38,7 @@ func serveCommand() *cli.Command {
 			&cli.StringFlag{Name: "state-dir", Usage: "keep the leases in `DIR`; without it $MVDHCP_STATE_DIR counts", Value: fromEnv("MVDHCP_STATE_DIR", defaultStateDir), DefaultText: defaultStateDir},
 			&cli.StringFlag{Name: "log-level", Usage: "log from `LEVEL` on: debug, info, warn, error", Value: logLevels[0]},
 			&cli.StringFlag{Name: "log-format", Usage: "log as `FORMAT`: " + strings.Join(logFormats, ", "), Value: logFormats[0]},
-			&cli.BoolFlag{Name: "docker", Usage: "serve Docker's IPAM plugin as well"},
+			boolFlag("docker", "serve Docker's IPAM plugin as well"),
 			&cli.StringFlag{Name: "docker-socket", Usage: "the plugin's `SOCKET`; its file name is the driver's name", Value: "/run/docker/plugins/mvdhcp.sock"},
 		},
 		Action: serve,
@@ -62,11 +62,10 @@ func serve(c *cli.Context) error {
 		return err
 	}
 	return runKeeper(c.Context, daemon.Options{
-		Socket:   socketPath(c),
-		StateDir: stateDir,
-		Log:      newLogger(c.App.ErrWriter, c.String("log-level"), c.String("log-format")),
-		Version:  version(),
-
+		Socket:       socketPath(c),
+		StateDir:     stateDir,
+		Log:          newLogger(c.App.ErrWriter, c.String("log-level"), c.String("log-format")),
+		Version:      version(),
 		Docker:       c.Bool("docker"),
 		DockerSocket: c.String("docker-socket"),
 	})

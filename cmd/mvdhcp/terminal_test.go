@@ -257,7 +257,7 @@ func TestWatchOnATerminal(t *testing.T) {
 	k := &keeperOf{leases: someLeases(time.Now())[:1]}
 	cmd := program(t, nil, on(serveKeeper(t, k), "leases", "--watch")...)
 	p := onTerminal(t, cmd)
-	p.await("1 leases at ")
+	p.await("1 lease at ")
 	p.await("web ")
 	emitter(t, k, api.Event{Kind: "bound"})
 	var many []api.Lease

@@ -226,7 +226,7 @@ func (w *watcher) redraw() error {
 	for _, r := range rows {
 		w.table.fit(r)
 	}
-	head := fmt.Sprintf("%d leases at %s", len(w.ls), now.Format(time.TimeOnly))
+	head := fmt.Sprintf("%s at %s", plural(len(w.ls), "lease"), now.Format(time.TimeOnly))
 	if w.note != "" {
 		head += ", then: " + w.note
 	}
