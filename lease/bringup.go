@@ -247,7 +247,12 @@ func (k *Keeper) state(e *entry, s State) { k.update(e, func(r *Record) { r.Stat
 // was asked for.
 func (k *Keeper) apply(e *entry) error {
 	r := k.record(e)
-	if err := k.host.Apply(r.NS, r.Child, r.config(k.expiry(e)-k.clock.Now())); err != nil {
+	err := k.host.Apply(r.NS, r.Child, r.config(k.expiry(e)-k.clock.Now()))
+	if errors.Is(err, provision.ErrRoute) {
+		k.log.Warn("routes left out", "lease", r.ID, "target", r.Target.Name, "error", err)
+		err = nil
+	}
+	if err != nil {
 		return fmt.Errorf("%s: failed to configure %s with %v: %w", r.Target.Name, r.Child.Name, r.Binding.Address, err)
 	}
 	return k.applyDNS(e)
