@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,7 +30,7 @@ func (dnsmasq) command(s *Server) (args, env []string, err error) {
 	mask := o.LAN.Subnet
 	args = []string{
 		"--conf-file=/dev/null", "--keep-in-foreground", "--log-facility=-", "--log-dhcp",
-		"--user=root", "--group=root", "--port=0", "--no-resolv", "--no-hosts", "--no-poll",
+		"--user=root", "--group=root", "--no-resolv", "--no-hosts", "--no-poll",
 		"--interface=" + ServerIf, "--bind-interfaces", "--dhcp-lease-max=100000",
 		"--pid-file=" + filepath.Join(s.dir, "pid"),
 		"--dhcp-leasefile=" + filepath.Join(s.dir, "leases"),
@@ -47,6 +48,9 @@ func (dnsmasq) command(s *Server) (args, env []string, err error) {
 	}
 	if o.T2 > 0 {
 		args = append(args, fmt.Sprintf("--dhcp-option=option:T2,%d", seconds(o.T2)))
+	}
+	if !slices.ContainsFunc(o.Extra, func(a string) bool { return strings.HasPrefix(a, "--port=") }) {
+		args = append(args, "--port=0") // no DNS
 	}
 	if !o.Ping {
 		args = append(args, "--no-ping")

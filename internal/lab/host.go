@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
@@ -18,6 +19,7 @@ const Uplink = "up0"
 // parent, Uplink, that is up and has no address.
 type Host struct {
 	*NS
+	mu    sync.Mutex
 	ports map[string]port // by parent
 }
 
@@ -37,14 +39,19 @@ func (l *Lab) Host(name string) *Host {
 // Plug gives the host one more parent, on any LAN.
 func (h *Host) Plug(parent string, lan *LAN) {
 	h.lab.tb.Helper()
-	h.ports[parent] = port{lan, lan.plug(h.NS, parent)}
+	name := lan.plug(h.NS, parent)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ports[parent] = port{lan, name}
 }
 
 // SetCarrier pulls a parent's cable out or puts it back. The parent itself
 // stays up.
 func (h *Host) SetCarrier(parent string, on bool) {
 	h.lab.tb.Helper()
+	h.mu.Lock()
 	p, ok := h.ports[parent]
+	h.mu.Unlock()
 	if !ok {
 		h.lab.tb.Fatalf("lab: %s: no cable at %s", h.Name, parent)
 	}

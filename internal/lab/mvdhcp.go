@@ -43,7 +43,7 @@ var built = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "mvdhcp")
-	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", path, "./cmd/mvdhcp")
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-tags", "urfave_cli_no_docs", "-o", path, "./cmd/mvdhcp")
 	build.Dir = root
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
@@ -100,6 +100,9 @@ func (l *Lab) NoKeeper(h *Host) *Keeper {
 
 // SetEnv adds to the environment of the next Start.
 func (k *Keeper) SetEnv(env ...string) { k.env = append(k.env, env...) }
+
+// SetArgs gives the next Start other arguments.
+func (k *Keeper) SetArgs(args ...string) { k.args = args }
 
 // Start runs the keeper, again after Kill9 or Term, and waits until it answers.
 func (k *Keeper) Start() {

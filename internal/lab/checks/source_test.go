@@ -101,8 +101,10 @@ var mayImport = []struct {
 }{
 	// The lab's programs and tests stand outside of the program and use all of it.
 	{"internal/lab", []string{"cmd", "internal", "lease", "dhcpclient", "provision"}},
-	{"cmd", []string{"cmd", "internal/daemon", "internal/api"}},
-	{"internal/daemon", []string{"internal/daemon", "internal/api", "internal/docker", "lease", "dhcpclient", "provision"}},
+	{"cmd", []string{"cmd", "internal/daemon", "internal/api", "internal/doctor", "internal/docker", "internal/probe", "dhcpclient/wire", "provision"}},
+	{"internal/daemon", []string{"internal/daemon", "internal/api", "internal/docker", "internal/doctor", "internal/probe", "lease", "dhcpclient", "provision"}},
+	{"internal/doctor", []string{"internal/doctor", "internal/probe", "internal/api", "internal/docker", "dhcpclient", "provision"}},
+	{"internal/probe", []string{"dhcpclient", "provision"}},
 	{"internal/docker", []string{"internal/docker", "lease", "dhcpclient", "provision"}},
 	{"internal/api", []string{"internal/api", "internal/docker", "lease", "dhcpclient", "provision"}},
 	{"lease", []string{"lease", "dhcpclient", "provision"}},
@@ -112,7 +114,7 @@ var mayImport = []struct {
 
 // forTests are the packages that a test may import as well. A test in a package
 // of its own (x_test) is a user like any other and imports what it likes.
-var forTests = []string{"internal/lab"}
+var forTests = []string{"internal/lab", "internal/api"}
 
 func TestImports(t *testing.T) {
 	for _, s := range sources(t) {

@@ -21,6 +21,7 @@ type TestOptions struct {
 	Package string // import path
 	Tags    string // build tags, with commas
 	Run     string // -test.run; empty: all
+	Skip    string // -test.skip; empty: none
 
 	// Options of the machine; Command and Stdout are RunTests' own. Whatever
 	// the tests read beside themselves, testdata too, goes into Files.
@@ -43,11 +44,11 @@ func RunTests(t *testing.T, o TestOptions) {
 	}
 	o.Files = files
 	if o.Timeout <= 0 {
-		o.Timeout = 5 * time.Minute
+		o.Timeout = 10 * time.Minute // on a busy machine; an idle one takes a fifth
 	}
 	// The tests give up first, with the stacks of all goroutines.
 	limit := o.Timeout - min(20*time.Second, o.Timeout/2)
-	o.Command = []string{inGuest, "-test.v=test2json", "-test.run", o.Run, "-test.timeout", limit.String()}
+	o.Command = []string{inGuest, "-test.v=test2json", "-test.run", o.Run, "-test.skip", o.Skip, "-test.timeout", limit.String()}
 	var said bytes.Buffer
 	o.Stdout = &said
 	if o.Log == nil {

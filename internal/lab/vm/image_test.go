@@ -24,6 +24,11 @@ func TestConcurrentBuilders(t *testing.T) {
 		t.Fatal(err)
 	}
 	kernel := (&builder{cache: user}).newestDeb()
+	compiled, err := goTool(t.Context(), "env", "GOCACHE") // it moves along otherwise
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("GOCACHE", strings.TrimSpace(string(compiled)))
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
 	own, err := openCache()
 	if err != nil {

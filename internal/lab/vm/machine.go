@@ -30,9 +30,10 @@ type machine struct {
 	console io.Writer // the kernel's, and QEMU's own complaints
 }
 
-// kernelLine: no second chance after a panic or an oops, nothing that only slows
-// down, and no complaint when a busy host makes time pass in jumps.
-const kernelLine = "console=ttyS0 quiet panic=-1 oops=panic rdinit=/init " +
+// kernelLine: all of the boot on the console, no second chance after a panic or
+// an oops, nothing that only slows down, and no complaint when a busy host makes
+// time pass in jumps.
+const kernelLine = "console=ttyS0 earlyprintk=serial,ttyS0,115200 loglevel=7 panic=-1 oops=panic rdinit=/init " +
 	"mitigations=off no_timer_check audit=0 nowatchdog rcupdate.rcu_cpu_stall_suppress=1"
 
 // The descriptors that QEMU inherits, after its standard streams.

@@ -21,6 +21,10 @@ var packageOf = map[string]string{
 	"ip":        "iproute2",
 	"bridge":    "iproute2",
 	"mkfs.ext4": "e2fsprogs",
+	"dockerd":   "docker.io",
+	"docker":    "docker.io",
+
+	"containerd-shim-runc-v2": "containerd",
 }
 
 // find gives the paths of programs, also of those that only root has in PATH.

@@ -3,14 +3,12 @@
 package vm
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -44,7 +42,7 @@ type Options struct {
 	Disk string
 
 	Memory  int           // MiB; 0: 512
-	Timeout time.Duration // of the whole run without building the image; 0: 2 minutes
+	Timeout time.Duration // of the command; 0: 2 minutes
 
 	// Stdout gets what the command and its children print, both streams, as it
 	// comes. Nil: nobody.
@@ -90,10 +88,19 @@ type (
 		Disk    bool     `json:"disk"`
 	}
 	report struct {
-		Exit  int    `json:"exit"`
-		Error string `json:"error"`
+		Booted bool   `json:"booted"`
+		Exit   int    `json:"exit"`
+		Error  string `json:"error"`
 	}
 )
+
+// A machine that has not come to its command within bootLimit is started anew,
+// up to boots times in all: an emulated processor now and then hangs in a boot.
+const boots = 3
+
+var bootLimit = time.Minute // a variable for tests
+
+var errNoBoot = errors.New("the VM did not come up in time")
 
 func run(ctx context.Context, img Image, o Options) (int, error) {
 	if o.Disk != "" {
@@ -106,27 +113,41 @@ func run(ctx context.Context, img Image, o Options) (int, error) {
 		return 0, err
 	}
 	defer root.Close()
+	for n := 1; ; n++ {
+		exit, err := boot(ctx, img, root, o)
+		if !errors.Is(err, errNoBoot) || n == boots {
+			return exit, err
+		}
+		fmt.Fprintf(o.Log, "vm: %v\nvm: starting it again\n", err)
+	}
+}
+
+// boot is one life of a machine.
+func boot(ctx context.Context, img Image, root *os.File, o Options) (int, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	timeout := o.Timeout
 	if timeout <= 0 {
 		timeout = 2 * time.Minute
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("%w (%v)", ErrTimeout, timeout))
-	defer cancel()
+	limit := time.AfterFunc(bootLimit, func() { cancel(errNoBoot) })
+	defer func() { limit.Stop() }()
 
 	said := &tail{max: 32 << 10}
-	told := &tail{max: 64 << 10}
+	told := &reports{booted: func() {
+		limit.Stop()
+		limit = time.AfterFunc(timeout, func() { cancel(fmt.Errorf("%w (%v)", ErrTimeout, timeout)) })
+	}}
 	m := machine{
 		kernel: img.Kernel, root: root, disk: o.Disk, memory: o.Memory,
 		output: o.Stdout, report: told, console: said,
 	}
 	failed := m.run(ctx)
-	var r report
-	reported := json.Unmarshal(told.bytes(), &r) == nil
 	switch {
-	case reported && r.Error != "":
-		return 0, fmt.Errorf("the guest's init: %s%s", r.Error, said)
-	case reported && failed == nil:
-		return r.Exit, nil
+	case told.last != nil && told.last.Error != "":
+		return 0, fmt.Errorf("the guest's init: %s%s", told.last.Error, said)
+	case told.last != nil && failed == nil:
+		return told.last.Exit, nil
 	case ctx.Err() != nil:
 		return 0, fmt.Errorf("%w%s", context.Cause(ctx), said)
 	case failed != nil:
@@ -190,40 +211,4 @@ func makeDisk(ctx context.Context, name string) error {
 		return fmt.Errorf("make the disk %s: %w", name, err)
 	}
 	return nil
-}
-
-// tail is a writer that keeps the end of what it gets. It is for one goroutine
-// at a time.
-type tail struct {
-	max int
-	buf []byte
-}
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.buf = append(t.buf, p...)
-	if over := len(t.buf) - t.max; over > 0 {
-		t.buf = append(t.buf[:0], t.buf[over:]...)
-	}
-	return len(p), nil
-}
-
-func (t *tail) bytes() []byte { return bytes.TrimSpace(t.buf) }
-
-// String is what an error ends with: why the kernel panicked, if it did, and the
-// last lines.
-func (t *tail) String() string {
-	lines := bytes.Split(bytes.ReplaceAll(t.bytes(), []byte("\r"), nil), []byte("\n"))
-	var text strings.Builder
-	for _, l := range lines {
-		if _, why, ok := bytes.Cut(l, []byte("Kernel panic")); ok {
-			fmt.Fprintf(&text, "; Kernel panic%s", why)
-			break
-		}
-	}
-	if len(t.bytes()) == 0 {
-		return "; the console is empty"
-	}
-	last := lines[max(0, len(lines)-30):]
-	fmt.Fprintf(&text, "; the console's last lines:\n\t%s", bytes.Join(last, []byte("\n\t")))
-	return text.String()
 }

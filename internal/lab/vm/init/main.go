@@ -20,10 +20,12 @@ type orders struct {
 	Disk    bool     `json:"disk"`
 }
 
-// report is the one line that tells the host's side how it went.
+// report is a line that tells the host's side that the command is about to
+// start, or how it ended.
 type report struct {
-	Exit  int    `json:"exit"`
-	Error string `json:"error,omitempty"`
+	Booted bool   `json:"booted,omitempty"`
+	Exit   int    `json:"exit"`
+	Error  string `json:"error,omitempty"`
 }
 
 // environment that every command has.
@@ -92,6 +94,9 @@ func serve() (exit int, err error) {
 			os.Setenv(k, v)
 		}
 	}
+	if err := tell(report{Booted: true}); err != nil {
+		return 0, err
+	}
 	return run(o, out)
 }
 
@@ -114,5 +119,8 @@ func tell(r report) error {
 		return err
 	}
 	_, err = syscall.Write(port, append(line, '\n'))
+	if e := syscall.Close(port); err == nil {
+		err = e
+	}
 	return err
 }

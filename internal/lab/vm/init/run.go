@@ -72,6 +72,9 @@ func endAll() {
 	case <-gone:
 	case <-time.After(grace):
 		_ = syscall.Kill(-1, syscall.SIGKILL)
-		<-gone
+	}
+	select {
+	case <-gone:
+	case <-time.After(grace): // what hangs in the kernel ends with the machine
 	}
 }
