@@ -42,7 +42,7 @@ var errUnacknowledged = errors.New("request not acknowledged")
 //     wait DeclineWait before the next Acquire.
 //
 // An error beside a Binding with a valid Address means that the server granted
-// it before Acked or ctx ended the call: the caller has a lease to release.
+// it and Requested or ctx ended the call: the caller has a lease to release.
 func (c *Client) Acquire(ctx context.Context) (Binding, error) {
 	x, err := c.begin()
 	if err != nil {
@@ -81,16 +81,8 @@ func (x *exchange) acquireOnce(ctx context.Context) (Binding, error) {
 	}
 	x.progress("%v offers %v, waiting for its acknowledgement", offer.server, offer.Address)
 	b, err := x.requesting(ctx, offer)
-	if err != nil {
-		return Binding{}, err
-	}
-	if x.Acked != nil {
-		if err := x.Acked(ctx); err != nil {
-			return b, err
-		}
-	}
-	if !probing {
-		return b, nil
+	if err != nil || !probing {
+		return b, err
 	}
 	return x.verify(ctx, b)
 }
@@ -161,6 +153,7 @@ func (x *exchange) choose(ctx context.Context, deadline time.Time) (reply, error
 func (x *exchange) requesting(ctx context.Context, offer reply) (Binding, error) {
 	addr := offer.Address.Addr()
 	first := time.Now()
+	var failed error
 	for n := range requestTries {
 		if n > 0 {
 			x.repeated()
@@ -169,10 +162,17 @@ func (x *exchange) requesting(ctx context.Context, offer reply) (Binding, error)
 		if err := x.send(x.requestSelecting(x.header, addr, offer.server), limitedBroadcast); err != nil {
 			return Binding{}, err
 		}
-		b, err := x.acknowledged(ctx, offer, time.Now().Add(backoff(n)))
-		if !errors.Is(err, errTimeout) {
+		deadline := time.Now().Add(backoff(n))
+		if n == 0 && x.Requested != nil {
+			failed = x.Requested(ctx)
+		}
+		b, err := x.acknowledged(ctx, offer, deadline)
+		switch {
+		case err == nil:
 			b.Requested = first
-			return b, err
+			return b, failed
+		case !errors.Is(err, errTimeout):
+			return Binding{}, err
 		}
 		if ctx.Err() != nil {
 			break

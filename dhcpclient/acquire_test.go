@@ -356,6 +356,9 @@ func TestAcquireChoosesServer(t *testing.T) {
 					if !errors.Is(err, ErrNoAnswer) || !strings.Contains(err.Error(), tt.heard) {
 						t.Errorf("error %q, want %q in it", err, tt.heard)
 					}
+					if !Refused(err) {
+						t.Error("the error does not tell refused answers from none")
+					}
 				case tt.refused.IsValid():
 					if !errors.As(err, &refused) || refused.Got != tt.refused || refused.Want != addrB {
 						t.Errorf("error %v, want a *RefusedIPError about %v", err, tt.refused)

@@ -117,7 +117,7 @@ func (x *exchange) verify(ctx context.Context, b Binding) (Binding, error) {
 	if x.Conflict == ConflictWait {
 		err = CheckConflict(ctx, x.ARP, x.MAC, addr, ProbeNum)
 	} else {
-		x.probe(addr) // what Acked opened the link to has not been asked yet
+		x.probe(addr) // what Requested opened the link to has not been asked yet
 		err = listen(ctx, x.ARP, x.MAC, addr, FastWait)
 	}
 	var conflict *ConflictError
@@ -132,7 +132,7 @@ func (x *exchange) verify(ctx context.Context, b Binding) (Binding, error) {
 // probe is a probe whose loss is no reason to fail.
 func (x *exchange) probe(addr netip.Addr) {
 	if err := x.ARP.Probe(addr); err != nil {
-		x.logger().Debug("ARP probe not sent", "mac", x.MAC, "address", addr, "err", err)
+		x.logger().Debug("ARP probe not sent", "mac", x.MAC.String(), "address", addr, "err", err)
 	}
 }
 

@@ -89,7 +89,7 @@ func TestAcquireConflict(t *testing.T) {
 						t.Errorf("probe for %v", addr)
 					}
 					if before := tt.check == ConflictFast && n == 1; before != (acked == 0) {
-						t.Errorf("probe %d went out with Acked called %d times", n, acked)
+						t.Errorf("probe %d went out with Requested called %d times", n, acked)
 					}
 					for _, answer := range tt.answers {
 						if answer.probe == n {
@@ -99,14 +99,14 @@ func TestAcquireConflict(t *testing.T) {
 				})
 				c := newClient(t, conn)
 				c.ARP, c.Conflict = arp, tt.check
-				c.Acked = func(context.Context) error { acked++; return nil }
+				c.Requested = func(context.Context) error { acked++; return nil }
 				start := time.Now()
 				b, err := c.Acquire(ctx)
 				if took := time.Since(start); took < tt.least || took > tt.most {
 					t.Errorf("took %v, want %v to %v", took, tt.least, tt.most)
 				}
 				if len(arp.probes) != tt.probes || acked != 1 {
-					t.Errorf("%d probes and %d calls of Acked, want %d and 1", len(arp.probes), acked, tt.probes)
+					t.Errorf("%d probes and %d calls of Requested, want %d and 1", len(arp.probes), acked, tt.probes)
 				}
 				if !tt.conflict {
 					if err != nil || b.Address.Addr() != leased {
@@ -171,7 +171,7 @@ func TestAcquireCheck(t *testing.T) {
 					}
 					return inUse
 				}
-				c.Acked = func(context.Context) error { t.Error("Acked was called"); return nil }
+				c.Requested = func(context.Context) error { t.Error("Requested was called"); return nil }
 				start := time.Now()
 				_, err := c.Acquire(ctx)
 				wantConflict(t, err, ConflictError{Addr: leased, Server: serverA, Declined: true, Err: inUse}, conn)

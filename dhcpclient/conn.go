@@ -56,3 +56,23 @@ type ARPPacket struct {
 	SenderIP  netip.Addr
 	TargetIP  netip.Addr
 }
+
+// Claim is a host's use of an address, as the sender fields of an ARP packet
+// show it (RFC 5227, 2.4). It may be a lie.
+type Claim struct {
+	MAC  [6]byte
+	Addr netip.Addr
+	// Direct says that it was sent to one host alone. Between a parent's
+	// children in the namespace of the parent such packets are heard there too.
+	Direct bool
+}
+
+// ClaimConn hears the claims that the hosts on one link broadcast.
+type ClaimConn interface {
+	// Listen calls heard for each claim until the Conn is closed or its link
+	// is down or gone, and returns the reason. It bounds how many it hears in
+	// a second.
+	Listen(heard func(Claim)) error
+	// Close ends Listen and frees the socket without waiting for it.
+	Close() error
+}

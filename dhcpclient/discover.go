@@ -58,6 +58,21 @@ func (c *Client) Discover(ctx context.Context) ([]Offer, error) {
 	return offers, nil
 }
 
+// FirstOffer asks like Discover, again and again with growing waits, and returns
+// the first valid offer. None until ctx is done is an error that wraps
+// ErrNoAnswer.
+func (c *Client) FirstOffer(ctx context.Context) (Offer, error) {
+	x, err := c.begin()
+	if err != nil {
+		return Offer{}, err
+	}
+	r, err := x.selecting(ctx)
+	if err != nil {
+		return Offer{}, err
+	}
+	return Offer{Binding: r.Binding, FromMAC: r.NextHopMAC}, nil
+}
+
 // collect adds offers to those it was given until ctx is done.
 func (x *exchange) collect(ctx context.Context, offers []Offer) ([]Offer, error) {
 	seen := map[netip.Addr]bool{}

@@ -171,7 +171,7 @@ func (x *exchange) debug(what string, m *dhcpv4.DHCPv4, peer netip.Addr, err err
 	if !log.Enabled(context.Background(), slog.LevelDebug) {
 		return
 	}
-	attrs := []any{"mac", x.MAC, "type", m.MessageType(), "xid", m.TransactionID, "peer", peer}
+	attrs := []any{"mac", x.MAC.String(), "type", m.MessageType(), "xid", m.TransactionID, "peer", peer}
 	if m.OpCode == dhcpv4.OpcodeBootReply {
 		attrs = append(attrs, "yiaddr", m.YourIPAddr)
 	} else {
@@ -205,6 +205,13 @@ func (e *noAnswerError) Error() string {
 		return ErrNoAnswer.Error()
 	}
 	return ErrNoAnswer.Error() + ": " + strings.Join(e.heard, ", ")
+}
+
+// Refused reports whether err is an ErrNoAnswer although there were answers: all
+// of them were refused, and err says why.
+func Refused(err error) bool {
+	var e *noAnswerError
+	return errors.As(err, &e) && len(e.heard) > 0
 }
 
 func (e *noAnswerError) Unwrap() []error { return []error{ErrNoAnswer, e.cause} }

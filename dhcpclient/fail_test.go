@@ -110,11 +110,11 @@ func TestAcquireCancelled(t *testing.T) {
 	})
 }
 
-func TestAckedFails(t *testing.T) {
+func TestRequestedFails(t *testing.T) {
 	within(t, time.Minute, func(t *testing.T, ctx context.Context) {
 		broken := errors.New("link is gone")
 		c := newClient(t, newFakeConn(goodServer))
-		c.Acked = func(context.Context) error { return broken }
+		c.Requested = func(context.Context) error { return broken }
 		b, err := c.Acquire(ctx)
 		if !errors.Is(err, broken) || b.Address.Addr() != leased {
 			t.Errorf("got %v, %v; want the binding, which has to be released, and the error", b.Address, err)

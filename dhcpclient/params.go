@@ -67,9 +67,10 @@ type Client struct {
 	// so that the server sets it aside, and Acquire fails with a
 	// *ConflictError that wraps the error.
 	Check func(ctx context.Context, offer Binding) error
-	// Acked is called when the ACK is in and before the last look for a
-	// conflict, so that the caller can open the link to its siblings.
-	Acked func(ctx context.Context) error
+	// Requested is called once Acquire has sent its REQUEST, and the server is
+	// busy with it, so that the caller can open the link to its siblings before
+	// the last look for a conflict. Its error is returned with the Binding.
+	Requested func(ctx context.Context) error
 	// Log gets one debug line a message. Nil: slog.Default().
 	Log *slog.Logger
 }
@@ -108,10 +109,14 @@ type ConflictError struct {
 }
 
 func (e *ConflictError) Error() string {
-	if e.Err != nil {
-		return fmt.Sprintf("address %v offered by %v is in use: %v", e.Addr, e.Server, e.Err)
+	what := "address " + e.Addr.String()
+	if e.Server.IsValid() {
+		what += " offered by " + e.Server.String()
 	}
-	return fmt.Sprintf("address %v offered by %v is in use by %v", e.Addr, e.Server, e.By)
+	if e.Err != nil {
+		return fmt.Sprintf("%s is in use: %v", what, e.Err)
+	}
+	return fmt.Sprintf("%s is in use by %v", what, e.By)
 }
 
 func (e *ConflictError) Unwrap() error { return e.Err }

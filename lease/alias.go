@@ -35,5 +35,12 @@ func RecordOf(ns provision.Namespace, target Target, c provision.Child, mode pro
 			ClientID: append([]byte{1}, c.MAC...), Routes: RoutesAll, Conflict: dhcpclient.ConflictFast,
 		},
 	}
+	if target.Kind == TargetHost {
+		r.Target.Name = HostTarget(r.Spec.Parent)
+		r.Spec.Routes = RoutesNone
+		if b.Lease == dhcpclient.Infinite {
+			r.Spec.Static = b.Address.Addr()
+		}
+	}
 	return r, r.check() == nil
 }

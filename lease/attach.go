@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"mvdhcp/dhcpclient"
 	"mvdhcp/provision"
 )
@@ -36,26 +38,40 @@ var ErrAttached = errors.New("attached already")
 func (k *Keeper) Attach(ctx context.Context, o AttachOptions, progress func(string)) (Record, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
-	e, prev, jctx, release, err := k.reserve(ctx, o)
+	// The namespace stays open for as long as the attach takes.
+	host, leave, err := k.host.Enter(o.NS)
+	if err != nil {
+		return Record{}, fmt.Errorf("%s: %w", o.Target.Name, err)
+	}
+	defer leave()
+	e, prev, jctx, release, err := k.reserve(ctx, host, o)
 	if err != nil {
 		return Record{}, err
 	}
 	defer release()
 	if err := k.bringUp(jctx, e, progress); err != nil {
+		calledOff := ctx.Err() == nil && k.ctx.Err() == nil && jctx.Err() != nil
 		progress("undoing")
 		k.undo(e, prev)
+		switch r := k.record(e); {
+		case calledOff:
+			err = fmt.Errorf("%s on %s: the attach was called off by a detach or release of it meanwhile, and undone", r.Target.Name, r.Spec.Parent)
+		case errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV):
+			err = fmt.Errorf("%s on %s: %s went away before it had an address: attach it again: %w", r.Target.Name, r.Spec.Parent, r.Spec.Ifname, err)
+		}
 		return Record{}, err
 	}
 	return k.record(e), nil
 }
 
 // reserve enters the intent of an attach into the keeper's memory, owned by the
-// caller. prev is the kept record it goes on from, if any.
-func (k *Keeper) reserve(ctx context.Context, o AttachOptions) (e *entry, prev *Record, jctx context.Context, release func(), err error) {
+// caller, who has entered the namespace with host. prev is the kept record it goes
+// on from, if any.
+func (k *Keeper) reserve(ctx context.Context, host Host, o AttachOptions) (e *entry, prev *Record, jctx context.Context, release func(), err error) {
 	for {
 		ifname := o.Spec.Ifname
 		if ifname == "" {
-			if ifname, err = k.freeName(o); err != nil {
+			if ifname, err = k.freeName(host, o); err != nil {
 				return nil, nil, nil, nil, err
 			}
 		}
@@ -90,6 +106,7 @@ func (k *Keeper) reserve(ctx context.Context, o AttachOptions) (e *entry, prev *
 			e.rec, e.tries, e.missing = rec, 0, false
 			k.leases[rec.ID] = e
 			jctx, rel := k.take(ctx, e)
+			e.op.host = host
 			k.wg.Add(1)
 			k.mu.Unlock()
 			stop := context.AfterFunc(k.ctx, func() { e.interrupt(k) })
@@ -177,6 +194,9 @@ func (k *Keeper) settle(ctx context.Context, e *entry) error {
 	switch r = k.record(e); {
 	case r.State == Kept:
 		return nil
+	case r.followed() && r.State != Releasing:
+		k.wait(e)
+		return nil
 	case r.State.HasAddress():
 		k.keep(e)
 		return nil
@@ -196,7 +216,7 @@ func (k *Keeper) settle(ctx context.Context, e *entry) error {
 
 // freeName chooses an interface name: that of the identity's kept lease, else
 // the first ethN that neither the namespace nor another attach has.
-func (k *Keeper) freeName(o AttachOptions) (string, error) {
+func (k *Keeper) freeName(host Host, o AttachOptions) (string, error) {
 	taken := map[string]bool{}
 	var keptName string
 	k.mu.Lock()
@@ -212,7 +232,7 @@ func (k *Keeper) freeName(o AttachOptions) (string, error) {
 		}
 	}
 	k.mu.Unlock()
-	name, err := k.host.FreeName(o.NS, func(s string) bool { return taken[s] })
+	name, err := host.FreeName(o.NS, func(s string) bool { return taken[s] })
 	if err != nil {
 		return "", fmt.Errorf("failed to find a free interface name in %s: %w", o.Target.Name, err)
 	}
@@ -237,7 +257,7 @@ func (k *Keeper) undo(e *entry, prev *Record) {
 	if prev != nil && prev.Binding == k.record(e).Binding {
 		k.update(e, func(r *Record) { *r = *prev })
 		k.save(e)
-		e.due = k.expiry(e)
+		e.due = k.keptDue(e)
 		return
 	}
 	k.forget(e)

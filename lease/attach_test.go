@@ -103,7 +103,7 @@ func TestAttachRefused(t *testing.T) {
 			r.w.parents["ens224"].Carrier = false
 			r.w.mu.Unlock()
 			o.Spec.Parent = "ens224"
-		}, provision.ErrInvalid, "no carrier"},
+		}, provision.ErrInvalid, "check its cable or switch port"},
 		"no server": {func(r *rig, o *AttachOptions, _ Record) {
 			r.server(func(s *server) { s.up = false })
 		}, dhcpclient.ErrNoAnswer, "answered"},
@@ -129,7 +129,7 @@ func TestAttachRefused(t *testing.T) {
 				tc.change(r, &o, web)
 				before := r.w.kids()
 				_, err := r.attachTo(o)
-				if err == nil || tc.is != nil && !errors.Is(err, tc.is) || !strings.Contains(err.Error(), tc.want) {
+				if err == nil || tc.is != nil && !errors.Is(err, tc.is) || !strings.Contains(err.Error(), tc.want) || strings.HasSuffix(err.Error(), ": invalid") {
 					r.Errorf("error %v, want %q", err, tc.want)
 				}
 				synctest.Wait()
@@ -199,6 +199,35 @@ func TestAttachCancelled(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// A detach or release of a lease whose attach is under way undoes the attach.
+func TestAttachCalledOff(t *testing.T) {
+	for name, end := range map[string]func(k *Keeper, id string) (Record, error){
+		"release": func(k *Keeper, id string) (Record, error) { return k.Release(context.Background(), id, "detached") },
+		"keep":    func(k *Keeper, id string) (Record, error) { return k.Keep(context.Background(), id) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			sim(t, func(r *rig) {
+				r.w.srv.up = false
+				done := make(chan error)
+				go func() {
+					_, err := r.attachTo(r.options("web", r.w.addSpace("web")))
+					done <- err
+				}()
+				time.Sleep(3 * time.Second)
+				if rec, err := end(r.k, r.one().ID); err != nil || rec.State != Ended {
+					r.Errorf("state %s, error %v", rec.State, err)
+				}
+				if err := <-done; err == nil || !strings.Contains(err.Error(), "called off") || errors.Is(err, dhcpclient.ErrNoAnswer) {
+					r.Errorf("the attach says %v", err)
+				}
+				if kids, vs := r.w.kids(), r.k.Leases("", true); len(kids) != 0 || len(vs) != 0 {
+					r.Errorf("left: children %v, leases %+v", kids, vs)
+				}
+			})
+		})
 	}
 }
 
@@ -412,4 +441,56 @@ func TestMadeParentGoesLast(t *testing.T) {
 			r.Errorf("removed %v", r.w.removed)
 		}
 	})
+}
+
+// A made parent that still has children goes when the kernel lets go of them,
+// whether the keeper was started anew meanwhile or not, unless a lease is on it
+// again.
+func TestMadeParentGoesLater(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		for _, again := range []bool{false, true} {
+			sim(t, func(r *rig) {
+				r.w.makeParents = true
+				attach := func(id string) Record {
+					o := r.options(id, r.w.addSpace(id))
+					o.Spec.Parent = "ens192.7"
+					rec, err := r.attachTo(o)
+					if err != nil {
+						r.Fatal(err)
+					}
+					return rec
+				}
+				release := func(rec Record) {
+					if _, err := r.k.Release(r.Context(), rec.ID, "detached"); err != nil {
+						r.Fatal(err)
+					}
+				}
+				rec := attach("a")
+				r.w.busyParents = true
+				release(rec)
+				r.k.Sweep()
+				if restart {
+					r.halt()
+					r.start()
+				}
+				r.w.busyParents = false
+				if again {
+					rec = attach("b")
+				}
+				for range 2 {
+					time.Sleep(time.Minute)
+					r.k.Sweep()
+				}
+				if again {
+					if len(r.w.removed) != 0 {
+						r.Errorf("removed %v with a lease on it", r.w.removed)
+					}
+					release(rec)
+				}
+				if !slices.Equal(r.w.removed, []string{"ens192.7"}) {
+					r.Errorf("restart %v, again %v: removed %v", restart, again, r.w.removed)
+				}
+			})
+		}
+	}
 }

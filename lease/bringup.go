@@ -16,22 +16,28 @@ import (
 // bringUp takes an owned entry from its record to a configured child: the
 // record is stored, then parent, child, exchange, binding, configuration. What
 // it did before an error is the caller's to undo.
+//
+// The store takes its time beside the work: a child outlives the keeper, but not
+// a power cut, so that the intent has to last as long as the child only, until
+// the first packet leaves.
 func (k *Keeper) bringUp(ctx context.Context, e *entry, progress func(string)) error {
-	r := k.record(e)
-	if err := k.store.Put(r); err != nil {
-		return err
-	}
+	stored := k.store.Note(k.record(e))
 	child, parent, mode, err := k.makeChild(ctx, e, progress)
 	if err != nil {
+		return errors.Join(err, stored())
+	}
+	k.update(e, func(r *Record) { r.hangOn(k.clock.BootID(), child, parent) })
+	if err := stored(); err != nil {
 		return err
 	}
-	k.update(e, func(r *Record) { r.Child, r.BootID, r.ParentIndex = child, k.clock.BootID(), parent.Index })
 	b, at, err := k.exchange(ctx, e, mode, progress)
 	if err != nil {
 		return err
 	}
-	k.bind(e, b, at)
-	if err := k.apply(e); err != nil {
+	stored = k.store.Note(k.bound(e, b, at))
+	err = k.apply(e)
+	k.logUnstored(e, stored())
+	if err != nil {
 		return err
 	}
 	k.event(EvBound, k.record(e), "lease bound")
@@ -43,6 +49,9 @@ func (k *Keeper) bringUp(ctx context.Context, e *entry, progress func(string)) e
 // mode it returns.
 func (k *Keeper) makeChild(ctx context.Context, e *entry, progress func(string)) (child provision.Child, parent provision.Parent, mode provision.Mode, err error) {
 	r := k.record(e)
+	if err := k.CheckParent(r.Spec.Parent); err != nil {
+		return child, parent, mode, err
+	}
 	parent, made, err := k.host.EnsureParent(r.Spec.Parent)
 	if err != nil {
 		return child, parent, mode, err
@@ -58,7 +67,7 @@ func (k *Keeper) makeChild(ctx context.Context, e *entry, progress func(string))
 	if mode == provision.Bridge {
 		mode = provision.Private // siblings don't see what only the server needs to
 	}
-	child, err = k.host.CreateChild(ctx, r.NS, provision.ChildSpec{
+	child, err = k.at(e).CreateChild(ctx, r.NS, provision.ChildSpec{
 		Parent: parent, Name: r.Spec.Ifname, MAC: r.Spec.MAC, Mode: mode, Alias: aliasOf(&r),
 	})
 	if err != nil {
@@ -84,7 +93,8 @@ func (k *Keeper) carrier(ctx context.Context, p provision.Parent, progress func(
 	for {
 		select {
 		case <-ctx.Done():
-			return p, fmt.Errorf("parent %s has no carrier: check its cable or switch port: %w", p.Name, provision.ErrInvalid)
+			k.noCarrier(p.Name)
+			return p, noCarrier(p.Name)
 		case <-tick.C:
 		}
 		if n, err := k.host.Parent(p.Name); err == nil && n.Carrier {
@@ -99,16 +109,21 @@ func (k *Keeper) carrier(ctx context.Context, p provision.Parent, progress func(
 // long as ctx lasts. The moment returned is when the REQUEST went out.
 func (k *Keeper) exchange(ctx context.Context, e *entry, mode provision.Mode, progress func(string)) (b dhcpclient.Binding, at time.Duration, err error) {
 	r := k.record(e)
-	conn, err := k.host.Packet(r.NS, r.Child, netip.Addr{}, nil)
+	if r.Spec.Static.IsValid() {
+		return k.fixed(ctx, e, mode, progress)
+	}
+	host := k.at(e)
+	conn, err := host.Packet(r.NS, r.Child, netip.Addr{}, nil)
 	if err != nil {
 		return b, 0, fmt.Errorf("%s: failed to open a socket on %s: %w", r.Target.Name, r.Child.Name, err)
 	}
 	defer conn.Close()
+	conn = k.guard(ctx, conn, r, e.paced)
 	open := func(context.Context) error {
 		if mode == r.Spec.Mode {
 			return nil
 		}
-		if err := k.host.SetMode(r.NS, r.Child, r.Spec.Mode); err != nil {
+		if err := host.SetMode(r.NS, r.Child, r.Spec.Mode); err != nil {
 			return fmt.Errorf("%s: failed to set %s to mode %s: %w", r.Target.Name, r.Child.Name, r.Spec.Mode, err)
 		}
 		mode = r.Spec.Mode
@@ -116,7 +131,7 @@ func (k *Keeper) exchange(ctx context.Context, e *entry, mode provision.Mode, pr
 	}
 	var failed error // of open, in a callback that can't return it
 	c := dhcpclient.Client{
-		Params: r.request(), Conn: conn, Conflict: r.Spec.Conflict, Log: k.log, Progress: progress, Acked: open,
+		Params: r.request(), Conn: conn, Conflict: r.Spec.Conflict, Log: k.log, Progress: progress, Requested: open,
 		Unanswered: func(n int) {
 			if n == 2 { // the server may be a sibling
 				failed = open(ctx)
@@ -128,7 +143,7 @@ func (k *Keeper) exchange(ctx context.Context, e *entry, mode provision.Mode, pr
 		},
 	}
 	if r.Spec.Conflict == dhcpclient.ConflictFast || r.Spec.Conflict == dhcpclient.ConflictWait {
-		arp, err := k.host.ARP(r.NS, r.Child)
+		arp, err := host.ARP(r.NS, r.Child)
 		if err != nil {
 			return b, 0, fmt.Errorf("%s: failed to open an ARP socket on %s: %w", r.Target.Name, r.Child.Name, err)
 		}
@@ -193,7 +208,7 @@ func (k *Keeper) held(e *entry, offer dhcpclient.Binding) error {
 	}
 	k.mu.Unlock()
 	if e.rec.Spec.Conflict != dhcpclient.ConflictOff {
-		if ifname, ok, err := k.host.HostHas(addr); err == nil && ok {
+		if ifname, ok, err := k.host.HostHas(addr); err == nil && ok && (e.rec.Target.Kind != TargetHost || ifname != e.rec.Child.Name) {
 			return fmt.Errorf("the host itself has it on %s", ifname)
 		}
 	}
@@ -201,14 +216,20 @@ func (k *Keeper) held(e *entry, offer dhcpclient.Binding) error {
 		r.State = Requesting
 		r.Offered = &offer
 	})
-	k.store.PutLater(r)
+	k.store.Note(r)
 	return nil
 }
 
-// bind enters a binding into the record, stores it, and sets what is due next.
+// bind enters a binding into the record and stores it.
 func (k *Keeper) bind(e *entry, b dhcpclient.Binding, at time.Duration) {
+	k.bound(e, b, at)
+	k.save(e)
+}
+
+// bound enters a binding into the record, and sets what is due next.
+func (k *Keeper) bound(e *entry, b dhcpclient.Binding, at time.Duration) Record {
 	m := k.moment(at)
-	k.update(e, func(r *Record) {
+	return k.update(e, func(r *Record) {
 		r.State, r.Binding, r.BoundAt, r.Offered, r.LastError, r.Established = Bound, &b, m, nil, "", true
 		e.bound, e.tries, e.missing, e.suspect, e.until = at, 0, false, false, 0
 		e.due = never
@@ -216,7 +237,6 @@ func (k *Keeper) bind(e *entry, b dhcpclient.Binding, at time.Duration) {
 			e.due = at + b.T1
 		}
 	})
-	k.save(e)
 }
 
 // never is a due time that does not come.
@@ -247,7 +267,7 @@ func (k *Keeper) state(e *entry, s State) { k.update(e, func(r *Record) { r.Stat
 // was asked for.
 func (k *Keeper) apply(e *entry) error {
 	r := k.record(e)
-	err := k.host.Apply(r.NS, r.Child, r.config(k.expiry(e)-k.clock.Now()))
+	err := k.at(e).Apply(r.NS, r.Child, k.wanted(&r, k.expiry(e)-k.clock.Now()))
 	if errors.Is(err, provision.ErrRoute) {
 		k.log.Warn("routes left out", "lease", r.ID, "target", r.Target.Name, "error", err)
 		err = nil
@@ -261,14 +281,15 @@ func (k *Keeper) apply(e *entry) error {
 // config is what the binding puts on the child, with that much time left.
 func (r *Record) config(left time.Duration) provision.Config {
 	b := r.Binding
-	c := provision.Config{Address: b.Address, Lifetime: max(left, time.Second), Metric: r.Spec.Metric, MTU: r.Spec.MTU}
+	c := provision.Config{Address: r.prefix(), Lifetime: max(left, time.Second), Metric: r.Spec.Metric, MTU: r.Spec.MTU}
 	if b.Lease == dhcpclient.Infinite {
 		c.Lifetime = provision.Forever
 	}
 	if c.MTU == 0 {
 		c.MTU = b.MTU
 	}
-	if r.Spec.Routes != RoutesNone {
+	c.Shared = r.Pool != nil && r.Pool.Endpoint != ""
+	if r.Spec.Routes != RoutesNone && (r.Pool == nil || c.Shared || r.Pool.Router) {
 		c.Router = b.Router
 	}
 	if r.Spec.Routes == RoutesAll {

@@ -33,6 +33,10 @@ const (
 	EvParentDown EventKind = "parent-down"
 	EvParentUp   EventKind = "parent-up"
 	EvParentGone EventKind = "parent-gone"
+	EvRepaired   EventKind = "repaired"
+	// A parent has another name, MTU or MAC.
+	EvParentRenamed EventKind = "parent-renamed"
+	EvParentChanged EventKind = "parent-changed"
 )
 
 // Event is one change. Record is the lease after it, without an ID for a
@@ -69,7 +73,7 @@ func newHub(log *slog.Logger) *hub {
 func (h *hub) emit(e Event) {
 	level := slog.LevelInfo
 	switch e.Kind {
-	case EvNAK, EvConflict, EvExpired, EvFailed, EvParentDown, EvParentGone:
+	case EvNAK, EvConflict, EvExpired, EvFailed, EvParentDown, EvParentGone, EvRepaired:
 		level = slog.LevelWarn
 	}
 	attrs := []any{"event", e.Kind, "parent", e.Parent}

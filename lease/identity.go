@@ -12,14 +12,16 @@ import (
 )
 
 // ClusterPrefix marks an identity that is the same on every host: the machine
-// id is left out of what is derived from it.
+// id, and the name that the parent has there, are left out of what is derived
+// from it.
 const ClusterPrefix = "cluster:"
 
 // DeriveMAC returns the MAC of a child: locally administered, unicast, and the
-// same whenever machine id, parent, identity and interface name are the same.
+// same whenever machine id, parent, identity and interface name are the same; of
+// a cluster's identity, whenever identity and interface name are.
 func DeriveMAC(machineID, parent, identity, ifname string) net.HardwareAddr {
 	if strings.HasPrefix(identity, ClusterPrefix) {
-		machineID = ""
+		machineID, parent = "", ""
 	}
 	sum := derive("mac", machineID, parent, identity, ifname)
 	mac := net.HardwareAddr(sum[:6])
@@ -29,7 +31,7 @@ func DeriveMAC(machineID, parent, identity, ifname string) net.HardwareAddr {
 
 // ParseClientID turns the value of --client-id into option 61, type byte first
 // (RFC 2132, 9.14). It takes "" (01 and the MAC), "duid" (RFC 4361: an IAID from
-// the interface and a DUID-UUID of this machine), hexadecimal after "hex:" or
+// the interface and a DUID-UUID of this machine, or of the cluster's identity), hexadecimal after "hex:" or
 // "0x" (sent as it is), and any other text, which is sent with type 0.
 func ParseClientID(s string, mac net.HardwareAddr, machineID, identity, ifname string) ([]byte, error) {
 	switch {
@@ -38,10 +40,10 @@ func ParseClientID(s string, mac net.HardwareAddr, machineID, identity, ifname s
 	case s == "duid":
 		iaid := derive("iaid", identity, ifname)
 		id := append([]byte{255}, iaid[:4]...)
-		if strings.HasPrefix(identity, ClusterPrefix) {
-			machineID = ""
-		}
 		uuid := derive("duid", machineID)
+		if strings.HasPrefix(identity, ClusterPrefix) {
+			uuid = derive("duid", "", identity)
+		}
 		return append(append(id, 0, 4), uuid[:16]...), nil // DUID-UUID: RFC 6355
 	}
 	hexa, isHex := strings.CutPrefix(s, "hex:")

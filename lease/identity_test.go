@@ -28,7 +28,7 @@ func TestDeriveMAC(t *testing.T) {
 		}
 	}
 	c := ClusterPrefix + "web"
-	if a, b := DeriveMAC("m1", "ens192", c, "eth0"), DeriveMAC("m2", "ens192", c, "eth0"); !bytes.Equal(a, b) {
+	if a, b := DeriveMAC("m1", "ens192", c, "eth0"), DeriveMAC("m2", "eno1.100", c, "eth0"); !bytes.Equal(a, b) {
 		t.Errorf("a cluster's identity has MAC %v on one host and %v on another", a, b)
 	}
 	// An address at the DHCP server hangs on this: it never changes.
@@ -99,6 +99,8 @@ func TestParseClientID(t *testing.T) {
 	}
 	if c, d := duid("m1", "cluster:web", "eth0"), duid("m2", "cluster:web", "eth0"); !bytes.Equal(c, d) {
 		t.Errorf("a cluster's identity has %x on one host and %x on another", c, d)
+	} else if e := duid("m1", "cluster:db", "eth0"); bytes.Equal(c[5:], e[5:]) {
+		t.Errorf("two identities of a cluster with DUID %x", c[5:])
 	}
 }
 

@@ -22,29 +22,41 @@ func (k *Keeper) work(ctx context.Context, e *entry) {
 	if suspect && !k.inspect(e) {
 		return
 	}
+	if k.reroute(e) {
+		return
+	}
 	now := k.clock.Now()
 	r := k.record(e)
 	switch r.State {
 	case Releasing:
-		k.teardown(e, r.EndReason, true)
+		if k.isDown(r.Spec.Parent) || k.awaitTurn(ctx, &r) == nil {
+			k.teardown(e, r.EndReason, true)
+		}
 		return
 	case Kept:
 		at, release := k.keptUntil(e)
 		switch e.due = at; {
 		case now < at:
+			k.refresh(ctx, e)
+		case r.Waiting:
+			k.outwait(e)
 		case release:
-			k.teardown(e, "given up", true)
+			if by, taken := k.takenOver(ctx, e); taken {
+				k.end(e, "given up; "+by+" has its address by now")
+				return
+			}
+			k.teardown(e, "given up, and not back in time", true)
 		default:
 			k.end(e, "kept until it expired")
 		}
 		return
 	}
+	if r.State.HasAddress() && now >= k.expiry(e) {
+		k.expire(e)
+	}
 	if e.missing {
 		k.heal(ctx, e)
 		return
-	}
-	if r.State.HasAddress() && now >= k.expiry(e) {
-		k.expire(e)
 	}
 	switch r = k.record(e); r.State {
 	case Init, Selecting, Requesting:
@@ -70,8 +82,8 @@ func (k *Keeper) extend(ctx context.Context, e *entry) {
 		s = Rebinding
 	}
 	r = k.update(e, func(r *Record) { r.State = s })
-	if k.isDown(r.Spec.Parent) {
-		k.later(e, fmt.Errorf("parent %s is down", r.Spec.Parent))
+	if why := k.downWhy(r.Spec.Parent); why != "" {
+		k.later(e, downError(r.Spec.Parent, why))
 		return
 	}
 	b, err := k.ask(ctx, e, s)
@@ -93,8 +105,11 @@ func (k *Keeper) ask(ctx context.Context, e *entry, s State) (b dhcpclient.Bindi
 	defer cancel()
 	c := dhcpclient.Client{Params: r.request(), Log: k.log}
 	addr := r.Binding.Address.Addr()
-	if s == Renewing {
+	// A host link has no routes but those to its peers: UDP would not find a
+	// server beyond a relay.
+	if s == Renewing && r.Target.Kind != TargetHost {
 		if c.Conn, err = k.host.UDP(r.NS, r.Child, addr); err == nil {
+			c.Conn = k.guard(ctx, c.Conn, r, false)
 			b, err = c.Renew(ctx, *r.Binding)
 			c.Conn.Close()
 			if err == nil {
@@ -106,7 +121,7 @@ func (k *Keeper) ask(ctx context.Context, e *entry, s State) (b dhcpclient.Bindi
 				return b, nil
 			}
 		}
-		if errors.Is(err, dhcpclient.ErrNoAnswer) || isNAK(err) || errors.Is(err, provision.ErrGone) || ctx.Err() != nil {
+		if errors.Is(err, dhcpclient.ErrNoAnswer) || isNAK(err) || errors.Is(err, provision.ErrGone) || errors.Is(err, errDown) || ctx.Err() != nil {
 			return b, err
 		}
 		k.log.Debug("renewal over UDP refused, sending it from the link layer", "lease", r.ID, "error", err)
@@ -115,6 +130,7 @@ func (k *Keeper) ask(ctx context.Context, e *entry, s State) (b dhcpclient.Bindi
 		return b, err
 	}
 	defer c.Conn.Close()
+	c.Conn = k.guard(ctx, c.Conn, r, false)
 	if s == Renewing {
 		return c.Renew(ctx, *r.Binding)
 	}
@@ -125,10 +141,16 @@ func isNAK(err error) bool { return errors.As(err, new(*dhcpclient.NAKError)) }
 
 // extended takes a fresh ACK for the binding: what it changes is applied.
 func (k *Keeper) extended(e *entry, b dhcpclient.Binding, at time.Duration, kind EventKind) {
+	k.takeRoute(e)
 	old := k.record(e).Binding
 	k.bind(e, b, at)
 	r := k.update(e, func(r *Record) { r.Renewals++ })
 	k.save(e)
+	if old.MTU != 0 && b.MTU == 0 && r.Spec.MTU == 0 { // the parent's counts again
+		if err := k.host.FollowMTU(r.NS, r.Child, int(old.MTU), 0); err != nil {
+			k.note(e, err)
+		}
+	}
 	if err := k.apply(e); err != nil {
 		k.note(e, err)
 		if errors.Is(err, provision.ErrGone) {
@@ -179,12 +201,14 @@ func (k *Keeper) expire(e *entry) {
 // restart runs one try from INIT on a child that is there.
 func (k *Keeper) restart(ctx context.Context, e *entry) {
 	r := k.record(e)
-	if k.isDown(r.Spec.Parent) {
-		k.later(e, fmt.Errorf("parent %s is down", r.Spec.Parent))
+	if why := k.downWhy(r.Spec.Parent); why != "" {
+		k.later(e, downError(r.Spec.Parent, why))
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, exchangeFor)
 	defer cancel()
+	e.paced = true
+	defer func() { e.paced = false }()
 	b, at, err := k.exchange(ctx, e, r.Spec.Mode, func(string) {})
 	var conflict *dhcpclient.ConflictError
 	switch {
@@ -211,17 +235,17 @@ func (k *Keeper) restart(ctx context.Context, e *entry) {
 }
 
 // reboot verifies a binding by INIT-REBOOT (RFC 2131, 3.2). Silence leaves it in
-// use until it expires.
+// use until it expires; it is verified again until T1, less and less often.
 func (k *Keeper) reboot(ctx context.Context, e *entry) {
 	r := k.update(e, func(r *Record) { r.State = Rebooting })
-	if k.isDown(r.Spec.Parent) {
+	if k.isDown(r.Spec.Parent) || r.Spec.Static.IsValid() {
 		k.rest(e)
 		return
 	}
 	now := k.clock.Now()
 	conn, err := k.host.Packet(r.NS, r.Child, netip.Addr{}, nil)
 	if err == nil {
-		c := dhcpclient.Client{Params: r.request(), Conn: conn, Log: k.log}
+		c := dhcpclient.Client{Params: r.request(), Conn: k.guard(ctx, conn, r, true), Log: k.log}
 		rctx, cancel := context.WithTimeout(ctx, exchangeFor)
 		var b dhcpclient.Binding
 		b, err = c.Reboot(rctx, r.Binding.Address.Addr())
@@ -237,11 +261,30 @@ func (k *Keeper) reboot(ctx context.Context, e *entry) {
 		k.suspectNow(e)
 	case isNAK(err):
 		k.answered(e, err)
-	default:
+	case errors.Is(err, errDown):
 		k.note(e, err)
 		k.rest(e)
-		k.update(e, func(*Record) { e.due = max(e.due, k.clock.Now()+time.Second) })
+	default:
+		k.note(e, err)
+		tries := e.tries
+		k.rest(e)
+		k.update(e, func(r *Record) {
+			now := k.clock.Now()
+			if now < e.due { // T1
+				r.State, e.tries = InitReboot, tries+1
+				e.due = min(e.due, now+reverify(tries))
+			}
+			e.due = max(e.due, now+time.Second)
+		})
 	}
+}
+
+// reverify is the wait before an address that nobody answered for is verified
+// once more, after n such tries: doubling from 15 s to half an hour, less up to
+// a quarter.
+func reverify(n int) time.Duration {
+	d := min(15*time.Second<<min(n, 10), 30*time.Minute)
+	return d - rand.N(d/4)
 }
 
 // rest puts an entry with a binding to sleep until its T1 (or sooner, when that
@@ -290,12 +333,6 @@ func backoff(n int) time.Duration {
 
 func (k *Keeper) note(e *entry, err error) {
 	k.update(e, func(r *Record) { r.LastError = oneLine(err) })
-}
-
-func (k *Keeper) isDown(parent string) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.down[parent]
 }
 
 // oneLine is an error's text for a record, at most 500 bytes.

@@ -22,6 +22,9 @@ type Config struct {
 	// BootGrace is how long after a boot a lease waits for a namespace of its
 	// target's name to be set up anew before it is released. 0: one minute.
 	BootGrace time.Duration
+	// ParentUsed tells whether somebody else than a lease needs a parent that
+	// this program made. Who does calls DropParent in the end. May be nil.
+	ParentUsed func(parent string) bool
 }
 
 // Limits of what runs at once and of what is remembered.
@@ -46,15 +49,27 @@ type Keeper struct {
 	grace     time.Duration
 	hub       *hub
 
+	parentUsed func(parent string) bool
+
 	mu     sync.Mutex
 	leases map[string]*entry
 	due    dueQueue
 	ended  []Record // oldest first
-	// down holds the parents known to have no carrier or to be missing.
-	down map[string]bool
-	jobs int
+	// parents are those that leases are on, and those that one waited for in vain.
+	parents map[string]*parentState
+	// changed are children that something happened to, looked at when changedAt
+	// has come.
+	changed   map[childKey]change
+	changedAt time.Duration
+	// leaving holds the parents to remove that still had children.
+	leaving map[string]leaving
+	// watches are the ARP listeners, by parent.
+	watches map[string]*arpWatch
+	jobs    int
+	pacer   pacer
 
 	wake   chan struct{}
+	follow chan struct{} // see FollowedChanged
 	verify chan struct{} // one token a background conflict check
 	wg     sync.WaitGroup
 	ctx    context.Context // ends with Run; jobs live in it
@@ -70,12 +85,29 @@ type entry struct {
 	due   time.Duration
 	pos   int // place in the heap, -1: none
 	tries int // unanswered in this state
-	// suspect: the kernel reported something; look before the next step.
-	suspect bool
+	// suspect: the kernel reported something; look before the next step, which
+	// was due at former. resumed: taken over from the store, not looked at yet.
+	suspect, resumed bool
+	former           time.Duration
+	// again: its parent came up while it was busy; verifyAt is its turn to be
+	// verified since its parent came up.
+	again    bool
+	verifyAt time.Duration
+	// repairs counts the repairs of the child, repairAt is when the next may be.
+	repairs  int
+	repairAt time.Duration
+	// paced: what its owner sends is one of many, and takes turns with them.
+	paced bool
+	// mtuWas is the MTU that the parent had before it was raised; 0: it wasn't.
+	mtuWas int
 	// missing: the child is gone with its parent, or not made again since the
 	// boot; until says how long that is waited for (0: for ever).
 	missing bool
 	until   time.Duration
+	// reroute: the addresses leased on the parent of a host link have changed;
+	// planned is when it is due otherwise.
+	reroute bool
+	planned time.Duration
 	// stopVerify ends the conflict check that runs beside the lease, if one does.
 	stopVerify context.CancelFunc
 }
@@ -84,6 +116,7 @@ type entry struct {
 type op struct {
 	cancel context.CancelFunc
 	done   chan struct{}
+	host   Host // that the owner has entered the namespace with; nil: it has not
 }
 
 // New returns a Keeper with the leases of the store. Run must be called for
@@ -97,9 +130,10 @@ func New(c Config) (*Keeper, error) {
 	}
 	k := &Keeper{
 		host: c.Host, store: c.Store, clock: c.Clock, machineID: c.MachineID, log: c.Log, grace: c.BootGrace,
-		hub:    newHub(c.Log),
-		leases: map[string]*entry{}, down: map[string]bool{},
-		wake: make(chan struct{}, 1), verify: make(chan struct{}, maxVerify),
+		hub: newHub(c.Log), parentUsed: c.ParentUsed,
+		leases: map[string]*entry{}, parents: map[string]*parentState{}, changed: map[childKey]change{},
+		leaving: map[string]leaving{}, watches: map[string]*arpWatch{},
+		wake: make(chan struct{}, 1), follow: make(chan struct{}, 1), verify: make(chan struct{}, maxVerify),
 	}
 	k.ctx, k.cancel = context.WithCancel(context.Background())
 	return k, k.load()
@@ -141,13 +175,20 @@ func (k *Keeper) Run(ctx context.Context) error {
 func (k *Keeper) startDue() (next time.Duration, ok bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	look := never
+	if len(k.changed) > 0 {
+		if look = k.changedAt; look <= k.clock.Now() {
+			k.lookAtChanged()
+			look = never
+		}
+	}
 	for k.jobs < maxJobs {
 		e, at, ok := k.due.next()
 		if !ok {
-			return 0, false
+			return look, look != never
 		}
 		if at > k.clock.Now() {
-			return at, true
+			return min(at, look), true
 		}
 		ctx, release := k.take(k.ctx, e)
 		k.jobs++
@@ -160,7 +201,7 @@ func (k *Keeper) startDue() (next time.Duration, ok bool) {
 			k.poke()
 		})
 	}
-	return 0, false // a job that ends pokes
+	return look, look != never // a job that ends pokes
 }
 
 // take makes the caller the owner of a free entry. The lock is held.
@@ -173,8 +214,19 @@ func (k *Keeper) take(ctx context.Context, e *entry) (context.Context, func()) {
 		k.mu.Lock()
 		e.op = nil
 		if k.leases[e.rec.ID] == e {
+			if e.again {
+				e.again = false
+				if e.due = k.clock.Now(); e.rec.State.HasAddress() && !e.missing {
+					e.rec.State = InitReboot
+				}
+			}
 			if e.suspect {
+				e.former = e.due
 				e.due = min(e.due, k.clock.Now()+settleFor)
+			}
+			if e.reroute {
+				e.planned = e.due
+				e.due = min(e.due, k.clock.Now()+relinkWait)
 			}
 			k.due.set(e, e.due)
 		}
@@ -196,7 +248,7 @@ func (k *Keeper) own(ctx context.Context, e *entry, preempt bool) (context.Conte
 		}
 		if k.leases[e.rec.ID] != e {
 			k.mu.Unlock()
-			return nil, nil, fmt.Errorf("lease %s has ended", e.rec.ID)
+			return nil, nil, fmt.Errorf("lease %s %w", e.rec.ID, errEnded)
 		}
 		if e.op == nil {
 			jctx, release := k.take(ctx, e)
@@ -216,6 +268,16 @@ func (k *Keeper) own(ctx context.Context, e *entry, preempt bool) (context.Conte
 			return nil, nil, fmt.Errorf("lease %s is busy: %w", e.rec.ID, ctx.Err())
 		}
 	}
+}
+
+// at is the Host for an owner's calls in the entry's namespace.
+func (k *Keeper) at(e *entry) Host {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if e.op != nil && e.op.host != nil {
+		return e.op.host
+	}
+	return k.host
 }
 
 // interrupt cancels what the owner is doing.
@@ -246,7 +308,11 @@ func (k *Keeper) update(e *entry, f func(r *Record)) Record {
 // save stores the record of an entry the caller owns. A store that fails is
 // logged: the lease goes on, and the next save tries again.
 func (k *Keeper) save(e *entry) {
-	if err := k.store.Put(k.record(e)); err != nil {
+	k.logUnstored(e, k.store.Put(k.record(e)))
+}
+
+func (k *Keeper) logUnstored(e *entry, err error) {
+	if err != nil {
 		k.log.Error("lease not stored", "lease", e.rec.ID, "error", err)
 	}
 }
@@ -259,6 +325,12 @@ func (k *Keeper) record(e *entry) Record {
 
 func (k *Keeper) event(kind EventKind, r Record, format string, args ...any) {
 	k.hub.emit(Event{Time: k.clock.Wall(), Kind: kind, Parent: r.Spec.Parent, Record: r, Message: fmt.Sprintf(format, args...)})
+	if r.Target.Kind != TargetHost {
+		k.relink(r.Spec.Parent)
+	}
+	if r.followed() || r.Pool != nil {
+		k.followSoon()
+	}
 }
 
 // moment is now, as it is stored.

@@ -3,16 +3,11 @@
 package lease
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
-	"strconv"
-	"strings"
-
-	"golang.org/x/sys/unix"
 
 	"mvdhcp/dhcpclient"
 	"mvdhcp/dhcpclient/wire"
@@ -20,7 +15,10 @@ import (
 )
 
 // KernelHost is the Host of a real machine.
-type KernelHost struct{ *provision.Kernel }
+type KernelHost struct {
+	*provision.Kernel
+	entered *provision.NS // by Enter; nil: none
+}
 
 var _ Host = KernelHost{}
 
@@ -28,7 +26,7 @@ var _ Host = KernelHost{}
 // process, whether it is the one that was attached.
 func (KernelHost) Alive(t Target, ns provision.Namespace) bool {
 	if t.Kind == TargetPID && t.PIDStart != 0 {
-		if start, err := ProcessStart(t.PID); err != nil || start != t.PIDStart {
+		if start, err := provision.ProcessStart(t.PID); err != nil || start != t.PIDStart {
 			return false
 		}
 	}
@@ -40,8 +38,12 @@ func (KernelHost) Moved(ns provision.Namespace) (provision.Namespace, error) {
 	return provision.FindNamespace(ns.Dev, ns.Ino)
 }
 
-// Again opens the path of a named namespace anew.
+// Again opens the path of a named namespace anew. The host's own is always
+// there.
 func (KernelHost) Again(t Target, ns provision.Namespace) (provision.Namespace, error) {
+	if t.Kind == TargetHost {
+		return provision.Host()
+	}
 	if t.Kind != TargetNetNS {
 		return ns, fmt.Errorf("%s: %w", t.Name, provision.ErrGone)
 	}
@@ -64,37 +66,32 @@ func (KernelHost) TempNamespace() (provision.Namespace, func(), error) {
 	return id, n.Close, nil
 }
 
+// Enter opens the namespace for several calls.
+func (h KernelHost) Enter(ns provision.Namespace) (Host, func(), error) {
+	n, err := ns.Open()
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := n.Stay(); err != nil {
+		n.Close()
+		return nil, nil, err
+	}
+	h.entered = n
+	return h, n.Close, nil
+}
+
 // FreeName tries eth0, eth1, ….
-func (KernelHost) FreeName(ns provision.Namespace, taken func(string) bool) (name string, err error) {
-	err = in(ns, func(n *provision.NS) error {
-		return n.Do(func() error {
-			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-			if err != nil {
-				return fmt.Errorf("failed to open a socket in %s: %w", ns.Path, err)
-			}
-			defer unix.Close(fd)
-			for i := range 1000 {
-				name = "eth" + strconv.Itoa(i)
-				if taken(name) {
-					continue
-				}
-				req, err := unix.NewIfreq(name)
-				if err != nil {
-					return err
-				}
-				if unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, req) != nil {
-					return nil
-				}
-			}
-			return fmt.Errorf("namespace %s has 1000 interfaces ethN: %w", ns.Path, provision.ErrBusy)
-		})
+func (h KernelHost) FreeName(ns provision.Namespace, taken func(string) bool) (name string, err error) {
+	err = h.in(ns, func(n *provision.NS) (err error) {
+		name, err = h.Kernel.FreeName(n, taken)
+		return err
 	})
 	return name, err
 }
 
 // CreateChild makes the child in the namespace.
 func (h KernelHost) CreateChild(ctx context.Context, ns provision.Namespace, spec provision.ChildSpec) (c provision.Child, err error) {
-	err = in(ns, func(n *provision.NS) (err error) {
+	err = h.in(ns, func(n *provision.NS) (err error) {
 		c, err = h.Kernel.CreateChild(ctx, n, spec)
 		return err
 	})
@@ -103,7 +100,7 @@ func (h KernelHost) CreateChild(ctx context.Context, ns provision.Namespace, spe
 
 // FindChild looks the child up.
 func (h KernelHost) FindChild(ns provision.Namespace, c provision.Child) (f provision.Child, err error) {
-	err = in(ns, func(n *provision.NS) (err error) {
+	err = h.in(ns, func(n *provision.NS) (err error) {
 		f, err = h.Kernel.FindChild(n, c)
 		return err
 	})
@@ -116,6 +113,9 @@ func (h KernelHost) DeleteChild(ns provision.Namespace, c provision.Child) error
 	if c.Index <= 0 {
 		return nil
 	}
+	if own := h.Host().ID(); own.Dev == ns.Dev && own.Ino == ns.Ino {
+		return h.Kernel.DeleteChild(h.Host(), c)
+	}
 	n, err := ns.Open()
 	if err != nil {
 		if c.NSID < 0 {
@@ -127,24 +127,65 @@ func (h KernelHost) DeleteChild(ns provision.Namespace, c provision.Child) error
 	return h.Kernel.DeleteChild(n, c)
 }
 
+// Park moves the child to the host's namespace.
+func (h KernelHost) Park(ns provision.Namespace, c provision.Child, mtu int) (_ provision.Namespace, p provision.Child, err error) {
+	err = h.in(ns, func(n *provision.NS) (err error) {
+		p, err = h.Kernel.Park(n, c, mtu)
+		return err
+	})
+	return h.Host().ID(), p, err
+}
+
+// CreateParked makes a child in the host's namespace.
+func (h KernelHost) CreateParked(spec provision.ChildSpec, mtu int) (provision.Namespace, provision.Child, error) {
+	c, err := h.Kernel.CreateParked(spec, mtu)
+	return h.Host().ID(), c, err
+}
+
+// DeleteParked deletes a child in the host's namespace.
+func (h KernelHost) DeleteParked(name string) error { return h.Kernel.DeleteParked(name, AliasPrefix) }
+
 // SetMode changes the child's mode.
 func (h KernelHost) SetMode(ns provision.Namespace, c provision.Child, m provision.Mode) error {
-	return in(ns, func(n *provision.NS) error { return h.Kernel.SetMode(n, c, m) })
+	return h.in(ns, func(n *provision.NS) error { return h.Kernel.SetMode(n, c, m) })
 }
 
 // Apply configures the child.
 func (h KernelHost) Apply(ns provision.Namespace, c provision.Child, cfg provision.Config) error {
-	return in(ns, func(n *provision.NS) error { return h.Kernel.Apply(n, c, cfg) })
+	return h.in(ns, func(n *provision.NS) error { return h.Kernel.Apply(n, c, cfg) })
 }
 
 // Unconfigure takes address and routes off the child.
 func (h KernelHost) Unconfigure(ns provision.Namespace, c provision.Child) error {
-	return in(ns, func(n *provision.NS) error { return h.Kernel.Unconfigure(n, c) })
+	return h.in(ns, func(n *provision.NS) error { return h.Kernel.Unconfigure(n, c) })
+}
+
+// Repair puts back what Apply had put on the child.
+func (h KernelHost) Repair(ns provision.Namespace, c provision.Child, cfg provision.Config) (repaired []string, err error) {
+	err = h.in(ns, func(n *provision.NS) (err error) {
+		repaired, err = h.Kernel.Repair(n, c, cfg)
+		return err
+	})
+	return repaired, err
+}
+
+// FollowMTU raises the child's MTU with its parent's.
+func (h KernelHost) FollowMTU(ns provision.Namespace, c provision.Child, was, most int) error {
+	return h.in(ns, func(n *provision.NS) error { return h.Kernel.FollowMTU(n, c, was, most) })
+}
+
+// TakeDefault takes a default route over.
+func (h KernelHost) TakeDefault(ns provision.Namespace, c provision.Child, via, source netip.Addr) (taken bool, err error) {
+	err = h.in(ns, func(n *provision.NS) (err error) {
+		taken, err = h.Kernel.TakeDefault(n, c, via, source)
+		return err
+	})
+	return taken, err
 }
 
 // HasAddress reports whether the child carries the address.
 func (h KernelHost) HasAddress(ns provision.Namespace, c provision.Child, p netip.Prefix) (ok bool, err error) {
-	err = in(ns, func(n *provision.NS) (err error) {
+	err = h.in(ns, func(n *provision.NS) (err error) {
 		ok, err = h.Kernel.HasAddress(n, c, p)
 		return err
 	})
@@ -153,7 +194,7 @@ func (h KernelHost) HasAddress(ns provision.Namespace, c provision.Child, p neti
 
 // Neighbour is the MAC of the next hop toward ip.
 func (h KernelHost) Neighbour(ns provision.Namespace, c provision.Child, ip netip.Addr) (mac net.HardwareAddr, err error) {
-	err = in(ns, func(n *provision.NS) (err error) {
+	err = h.in(ns, func(n *provision.NS) (err error) {
 		mac, err = h.Kernel.Neighbour(n, c, ip)
 		return err
 	})
@@ -161,8 +202,8 @@ func (h KernelHost) Neighbour(ns provision.Namespace, c provision.Child, ip neti
 }
 
 // Packet opens a link-layer socket on the child.
-func (KernelHost) Packet(ns provision.Namespace, c provision.Child, source netip.Addr, nextHop net.HardwareAddr) (conn dhcpclient.Conn, err error) {
-	err = inside(ns, func() (err error) {
+func (h KernelHost) Packet(ns provision.Namespace, c provision.Child, source netip.Addr, nextHop net.HardwareAddr) (conn dhcpclient.Conn, err error) {
+	err = h.inside(ns, func() (err error) {
 		conn, err = wire.ListenPacket(c.Index, wire.PacketOptions{MAC: c.MAC, Source: source, NextHop: nextHop})
 		return err
 	})
@@ -170,8 +211,8 @@ func (KernelHost) Packet(ns provision.Namespace, c provision.Child, source netip
 }
 
 // UDP opens a UDP socket on the child.
-func (KernelHost) UDP(ns provision.Namespace, c provision.Child, source netip.Addr) (conn dhcpclient.Conn, err error) {
-	err = inside(ns, func() (err error) {
+func (h KernelHost) UDP(ns provision.Namespace, c provision.Child, source netip.Addr) (conn dhcpclient.Conn, err error) {
+	err = h.inside(ns, func() (err error) {
 		conn, err = wire.ListenUDP(c.Name, source)
 		return err
 	})
@@ -179,12 +220,25 @@ func (KernelHost) UDP(ns provision.Namespace, c provision.Child, source netip.Ad
 }
 
 // ARP opens an ARP socket on the child.
-func (KernelHost) ARP(ns provision.Namespace, c provision.Child) (conn dhcpclient.ARPConn, err error) {
-	err = inside(ns, func() (err error) {
+func (h KernelHost) ARP(ns provision.Namespace, c provision.Child) (conn dhcpclient.ARPConn, err error) {
+	err = h.inside(ns, func() (err error) {
 		conn, err = wire.ListenARP(c.Index, c.MAC)
 		return err
 	})
 	return conn, err
+}
+
+// ParentARP opens an ARP socket on the parent.
+func (h KernelHost) ParentARP(parent string) (conn dhcpclient.ARPConn, mac net.HardwareAddr, err error) {
+	p, err := h.Parent(parent)
+	if err != nil {
+		return nil, nil, err
+	}
+	err = h.Kernel.Host().Do(func() (err error) {
+		conn, err = wire.ListenARP(p.Index, p.MAC)
+		return err
+	})
+	return conn, p.MAC, err
 }
 
 // FromParent opens a socket on the parent that sends as a gone child.
@@ -194,6 +248,11 @@ func (h KernelHost) FromParent(parent string, mac net.HardwareAddr, source netip
 		return nil, err
 	}
 	return wire.ListenPacket(p.Index, wire.PacketOptions{MAC: mac, Source: source, NextHop: nextHop, SendOnly: true})
+}
+
+// Claims opens a socket on the parent that hears the ARP broadcasts of the wire.
+func (KernelHost) Claims(p provision.Parent) (dhcpclient.ClaimConn, error) {
+	return wire.ListenClaims(p.Index)
 }
 
 // ReadResolv reads a resolv.conf.
@@ -211,26 +270,11 @@ func (KernelHost) RestoreResolv(f provision.ResolvFile, content []byte, existed 
 	return provision.RestoreResolv(f, content, existed)
 }
 
-// ProcessStart is when a process was started, in clock ticks after boot
-// (proc(5), /proc/PID/stat, field 22).
-func ProcessStart(pid int) (uint64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	// The command name, field 2, may hold spaces and parentheses.
-	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
-	if len(f) < 20 {
-		return 0, fmt.Errorf("/proc/%d/stat: %d fields", pid, len(f))
-	}
-	if f[0] == "Z" || f[0] == "X" {
-		return 0, fmt.Errorf("process %d has exited", pid)
-	}
-	return strconv.ParseUint(f[19], 10, 64)
-}
-
 // in runs f with the namespace open.
-func in(ns provision.Namespace, f func(*provision.NS) error) error {
+func (h KernelHost) in(ns provision.Namespace, f func(*provision.NS) error) error {
+	if n := h.entered; n != nil && n.ID().Dev == ns.Dev && n.ID().Ino == ns.Ino {
+		return f(n)
+	}
 	n, err := ns.Open()
 	if err != nil {
 		return err
@@ -240,6 +284,6 @@ func in(ns provision.Namespace, f func(*provision.NS) error) error {
 }
 
 // inside runs f on a thread in the namespace.
-func inside(ns provision.Namespace, f func() error) error {
-	return in(ns, func(n *provision.NS) error { return n.Do(f) })
+func (h KernelHost) inside(ns provision.Namespace, f func() error) error {
+	return h.in(ns, func(n *provision.NS) error { return n.Do(f) })
 }

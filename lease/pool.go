@@ -5,12 +5,10 @@ package lease
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net"
 	"net/netip"
 	"time"
 
-	"mvdhcp/provision"
+	"mvdhcp/dhcpclient"
 )
 
 // Pool is what a lease that was taken for an address pool carries: its child is
@@ -20,154 +18,66 @@ type Pool struct {
 	// Delay is how long the lease is held after its address was given up, so
 	// that a restart finds it again. Negative: until it expires.
 	Delay time.Duration `json:"delay"`
+	// Bits is the prefix length that the pool's owner puts on addresses; 0: the
+	// server's.
+	Bits int `json:"bits,omitempty"`
+	// Named is set when the identity follows from a name that stays the same.
+	Named bool `json:"named,omitempty"`
+	// Answered is the address that the pool's owner was told, by which it gives
+	// it up, whatever the lease's address is then.
+	Answered netip.Addr `json:"answered,omitzero"`
+	// Router is set once the default route through the lease's router was found
+	// on the child and taken over.
+	Router bool `json:"router,omitempty"`
 	// ReleaseAt is when the held lease is released; zero while it is in use.
 	ReleaseAt Moment `json:"release_at,omitzero"`
 	// Network is the name of what the pool belongs to, once it is known.
 	Network string `json:"network,omitempty"`
+	// Endpoint is the engine's id of what the keeper made the child for; empty
+	// where somebody else makes the child. Sandbox is the path of the namespace
+	// it was joined to, which may be made later.
+	Endpoint string `json:"endpoint,omitempty"`
+	Sandbox  string `json:"sandbox,omitempty"`
 }
 
 // Held reports whether the address was given up and waits for its release.
 func (p *Pool) Held() bool { return p != nil && p.ReleaseAt.BootID != "" }
 
-// Reserve gets a lease without a child: it runs the exchange on one of its own,
-// in a namespace of its own, and takes both away before it returns. The lease
-// waits for MoveIn. held, when not empty, is the id of a held lease of the pool
-// that this one goes on from, with the client identifier that acquired it.
-func (k *Keeper) Reserve(ctx context.Context, o AttachOptions, pool Pool, held string, progress func(string)) (Record, error) {
-	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
-	defer cancel()
-	var old *Record
-	if held != "" {
-		e, release, err := k.seize(ctx, held)
-		if err == nil {
-			r := k.record(e)
-			if r.Pool.Held() {
-				old = &r
-				k.forget(e)
-			}
-			release()
+// PoolLeases returns the leases of a pool; "" is every pool.
+func (k *Keeper) PoolLeases(pool string) (vs []View) {
+	for _, v := range k.Leases("", false) {
+		if v.Pool != nil && (pool == "" || v.Pool.ID == pool) {
+			vs = append(vs, v)
 		}
 	}
-	ns, closeNS, err := k.host.TempNamespace()
-	if err != nil {
-		return Record{}, fmt.Errorf("failed to make a namespace for the exchange: %w", err)
-	}
-	defer closeNS()
-	o.NS, o.Target = ns, Target{Kind: TargetDocker, Name: "docker:"}
-	o.Spec.Ifname = "eth0"
-	e, _, jctx, release, err := k.reserve(ctx, o)
-	if err != nil {
-		return Record{}, err
-	}
-	defer release()
-	k.update(e, func(r *Record) {
-		r.Pool = &pool
-		if old != nil {
-			r.Spec.ClientID, r.Binding, r.BoundAt, r.Created, r.Renewals = old.Spec.ClientID, old.Binding, old.BoundAt, old.Created, old.Renewals
-			e.bound = old.BoundAt.Boot
-			if old.BoundAt.BootID != k.clock.BootID() {
-				e.bound = k.clock.Now() - k.clock.Wall().Sub(old.BoundAt.Wall)
-			}
-		}
-	})
-	if err := k.borrow(jctx, e, progress); err != nil {
-		k.undo(e, nil)
-		return Record{}, err
-	}
-	r := k.record(e)
-	if err := k.host.DeleteChild(r.NS, r.Child); err != nil {
-		k.undo(e, nil)
-		return Record{}, fmt.Errorf("failed to take the child of the exchange away: %w", err)
-	}
-	r = k.update(e, func(r *Record) {
-		r.State, r.NS, r.Child = Kept, provision.Namespace{}, provision.Child{MAC: r.Spec.MAC, NSID: -1}
-		e.due = e.bound + r.Binding.Lease
-	})
-	k.save(e)
-	k.event(EvBound, r, "lease bound for an address pool")
-	return r, nil
+	return vs
 }
 
-// borrow runs the exchange on a child that is not kept.
-func (k *Keeper) borrow(ctx context.Context, e *entry, progress func(string)) error {
-	r := k.record(e)
-	if err := k.store.Put(r); err != nil {
-		return err
-	}
-	child, parent, mode, err := k.makeChild(ctx, e, progress)
-	if err != nil {
-		return err
-	}
-	k.update(e, func(r *Record) { r.Child, r.BootID, r.ParentIndex = child, k.clock.BootID(), parent.Index })
-	b, at, err := k.exchange(ctx, e, mode, progress)
-	if err != nil {
-		return err
-	}
-	k.bind(e, b, at)
-	return nil
-}
-
-// MoveIn takes a reserved lease over to the interface with its MAC in the
-// namespace, and keeps it from there. The error wraps provision.ErrGone as long
-// as there is no such interface.
-func (k *Keeper) MoveIn(ctx context.Context, id string, ns provision.Namespace, t Target) error {
-	e, release, err := k.seize(ctx, id)
-	if err != nil {
-		return err
-	}
-	defer release()
-	r := k.record(e)
-	if r.State != Kept || r.Pool == nil || r.Pool.Held() {
-		return fmt.Errorf("lease %s is %s: it has moved in or been given up", r.ID, r.State)
-	}
-	child, err := k.host.FindChild(ns, r.Child)
-	if err != nil {
-		return err
-	}
-	parent, err := k.host.Parent(r.Spec.Parent)
-	if err != nil {
-		return err
-	}
-	k.update(e, func(r *Record) {
-		r.NS, r.Child, r.Target, r.State = ns, child, t, Bound
-		r.Spec.Ifname, r.BootID, r.ParentIndex = child.Name, k.clock.BootID(), parent.Index
-	})
-	k.rest(e)
-	k.save(e)
-	err = k.apply(e)
-	k.startVerify(e)
-	return err
-}
-
-// Rename gives a pool's lease the target that it turned out to be for.
-func (k *Keeper) Rename(ctx context.Context, id string, t Target, network string) error {
-	e, release, err := k.seize(ctx, id)
-	if err != nil {
-		return err
-	}
-	defer release()
-	k.update(e, func(r *Record) {
-		if r.Pool != nil {
-			pool := *r.Pool
-			pool.Network, r.Pool, r.Target = network, &pool, t
-		}
-	})
-	k.save(e)
-	return nil
-}
-
-// GiveUp holds the pool's lease on the address back for its delay, after which
-// it is released. It does nothing for an address that the pool does not have.
+// GiveUp holds the pool's lease that was answered with the address back for its
+// delay, after which it is released. It does nothing for an address that the
+// pool has not answered with.
 func (k *Keeper) GiveUp(ctx context.Context, pool string, addr netip.Addr) error {
+	var of []View
 	for _, v := range k.PoolLeases(pool) {
-		if v.Binding == nil || v.Binding.Address.Addr() != addr || v.Pool.Held() {
-			continue
+		if v.Pool.Answered == addr && !v.Pool.Held() {
+			of = append(of, v)
+		}
+	}
+	for _, v := range of {
+		// A lease can have lost the address since to one that was answered
+		// with it later: then the one without a child is meant.
+		if len(of) > 1 && v.State != Kept {
+			if _, err := k.host.FindChild(v.NS, v.Child); err == nil {
+				continue
+			}
 		}
 		e, release, err := k.seize(ctx, v.ID)
 		if err != nil {
 			return err
 		}
-		k.hold(e)
+		if r := k.record(e); !r.Pool.Held() && r.Pool.Answered == addr {
+			k.hold(e)
+		}
 		release()
 	}
 	return nil
@@ -183,16 +93,20 @@ func (k *Keeper) hold(e *entry) {
 	now := k.clock.Now()
 	r := k.update(e, func(r *Record) {
 		pool := *r.Pool
-		at := now + pool.Delay
-		if pool.Delay < 0 {
-			at = e.bound + r.Binding.Lease
+		at := e.expiry()
+		if pool.Delay >= 0 {
+			at = now + pool.Delay
 		}
-		pool.ReleaseAt = Moment{BootID: k.clock.BootID(), Boot: at, Wall: k.clock.Wall().Add(at - now)}
+		pool.ReleaseAt, pool.Router = Moment{BootID: k.clock.BootID(), Boot: at, Wall: k.clock.Wall().Add(at - now)}, false
 		r.State, r.Pool = Kept, &pool
 		e.missing, e.suspect, e.tries = false, false, 0
-		e.due = at
 	})
+	e.due = k.keptDue(e)
 	k.save(e)
+	if r.Pool.Delay < 0 {
+		k.event(EvKept, r, "address given up, held until it expires")
+		return
+	}
 	k.event(EvKept, r, "address given up, held for %v", r.Pool.Delay)
 }
 
@@ -209,37 +123,57 @@ func (k *Keeper) keptUntil(e *entry) (at time.Duration, release bool) {
 	if p.ReleaseAt.BootID != k.clock.BootID() {
 		due = k.clock.Now() + p.ReleaseAt.Wall.Sub(k.clock.Wall())
 	}
-	return min(at, due), true
+	return min(at, due), due < at
 }
 
-// PoolLeases returns the leases of a pool; "" is every pool.
-func (k *Keeper) PoolLeases(pool string) (vs []View) {
-	for _, v := range k.Leases("", false) {
-		if v.Pool != nil && (pool == "" || v.Pool.ID == pool) {
-			vs = append(vs, v)
-		}
+// askedFor is how long an answer to an ARP probe is waited for before a held
+// address is released.
+const askedFor = 500 * time.Millisecond
+
+// takenOver reports who has a held entry's address by now: another lease, or
+// somebody on the LAN who answers for it. Releasing it would take it from them.
+func (k *Keeper) takenOver(ctx context.Context, e *entry) (by string, taken bool) {
+	r := k.record(e)
+	addr := r.Binding.Address.Addr()
+	if by, taken = k.holder(e, r.Spec.Parent, addr); taken || r.Spec.Conflict == dhcpclient.ConflictOff || k.isDown(r.Spec.Parent) {
+		return by, taken
 	}
-	return vs
+	arp, mac, err := k.host.ParentARP(r.Spec.Parent)
+	if err != nil {
+		return "", false
+	}
+	defer arp.Close()
+	if arp.Probe(addr) != nil {
+		return "", false
+	}
+	ctx, cancel := context.WithTimeout(ctx, askedFor)
+	defer cancel()
+	var conflict *dhcpclient.ConflictError
+	if errors.As(dhcpclient.WatchConflict(ctx, arp, mac, addr), &conflict) {
+		return conflict.By.String(), true
+	}
+	return "", false
 }
 
-// HeldLease returns the held lease of the pool that the MAC or the identity
-// says is the same, or the only one there is, if certain.
-func (k *Keeper) HeldLease(pool string, mac net.HardwareAddr, identity string) (id string, err error) {
-	var only []string
-	for _, v := range k.PoolLeases(pool) {
-		if !v.Pool.Held() {
+// holder is another lease that uses the address on the same parent.
+func (k *Keeper) holder(e *entry, parent string, addr netip.Addr) (by string, ok bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := k.clock.Now()
+	for _, o := range k.leases {
+		r := &o.rec
+		if o == e || r.Spec.Parent != parent || r.Binding == nil || r.Binding.Address.Addr() != addr || now >= o.expiry() {
 			continue
 		}
-		if v.Spec.MAC.String() == mac.String() || v.Spec.Identity == identity {
-			return v.ID, nil
+		if r.State.HasAddress() || r.State == Kept && r.Pool != nil && !r.Pool.Held() {
+			return r.Spec.Identity, true
 		}
-		only = append(only, v.ID)
 	}
-	if len(only) == 1 {
-		return only[0], nil
-	}
-	if len(only) > 1 {
-		return "", errors.New("several addresses of the pool are held: which one this is can't be told")
-	}
-	return "", nil
+	return "", false
+}
+
+// DropParent removes a parent that this program made, unless somebody uses it:
+// a lease on it takes it away when it ends as the last one.
+func (k *Keeper) DropParent(parent string) {
+	k.dropParent(Record{Spec: Spec{Parent: parent}})
 }

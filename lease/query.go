@@ -14,7 +14,10 @@ import (
 type View struct {
 	Record
 	RenewAt, RebindAt, ExpiresAt time.Time
-	ParentDown                   bool
+	// ParentDown says why the lease waits for its parent, "" when it doesn't;
+	// ParentGone is set when there is none.
+	ParentDown string
+	ParentGone bool
 }
 
 // Leases returns the leases that match the query, oldest first, with the ended
@@ -36,7 +39,10 @@ func (k *Keeper) Leases(query string, ended bool) []View {
 		if !matches(&e.rec, query) {
 			continue
 		}
-		v := View{Record: e.rec, ParentDown: k.down[e.rec.Spec.Parent]}
+		v := View{Record: e.rec}
+		if st := k.parents[e.rec.Spec.Parent]; st != nil {
+			v.ParentDown, v.ParentGone = st.down, st.gone
+		}
 		if b := e.rec.Binding; b != nil && e.rec.State != Releasing {
 			at := func(d time.Duration) time.Time { return wall.Add(e.bound + d - now).UTC() }
 			v.RenewAt, v.RebindAt, v.ExpiresAt = at(b.T1), at(b.T2), at(b.Lease)

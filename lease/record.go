@@ -30,8 +30,8 @@ const (
 	Rebinding  State = "rebinding"
 	// Releasing: the DHCPRELEASE is owed, the child may be gone already.
 	Releasing State = "releasing"
-	// Kept: there is no child, the address is held for the next attach of the
-	// identity until the lease expires.
+	// Kept: there is no child, the address is held until the lease expires for
+	// the next attach of the identity, or for the next start of its container.
 	Kept State = "kept"
 	// Ended: the lease is over; the record is history.
 	Ended State = "ended"
@@ -54,6 +54,8 @@ const (
 	TargetNetNS  TargetKind = "netns"
 	TargetPID    TargetKind = "pid"
 	TargetDocker TargetKind = "docker"
+	// TargetHost is the host's own namespace: a host link.
+	TargetHost TargetKind = "host"
 )
 
 // Target is what a child is attached to.
@@ -82,14 +84,16 @@ type Spec struct {
 	VendorClass string           `json:"vendor_class,omitempty"`
 	UserClass   string           `json:"user_class,omitempty"`
 	// RequestIP is demanded: no other address will do.
-	RequestIP netip.Addr               `json:"request_ip,omitzero"`
-	Metric    int                      `json:"metric,omitempty"`
-	Routes    RoutePolicy              `json:"routes"`
-	DNS       bool                     `json:"dns,omitempty"`
-	MTU       int                      `json:"mtu,omitempty"`
-	Conflict  dhcpclient.ConflictCheck `json:"conflict"`
-	Allow     []netip.Addr             `json:"allow,omitempty"`
-	Deny      []netip.Addr             `json:"deny,omitempty"`
+	RequestIP netip.Addr `json:"request_ip,omitzero"`
+	// Static is an address that was given: no server is asked for one.
+	Static   netip.Addr               `json:"static,omitzero"`
+	Metric   int                      `json:"metric,omitempty"`
+	Routes   RoutePolicy              `json:"routes"`
+	DNS      bool                     `json:"dns,omitempty"`
+	MTU      int                      `json:"mtu,omitempty"`
+	Conflict dhcpclient.ConflictCheck `json:"conflict"`
+	Allow    []netip.Addr             `json:"allow,omitempty"`
+	Deny     []netip.Addr             `json:"deny,omitempty"`
 }
 
 // RoutePolicy says which of a lease's routes are put in.
@@ -130,6 +134,10 @@ type Record struct {
 	// BootID is the boot the child was made in, ParentIndex its parent then.
 	BootID      string `json:"boot_id,omitempty"`
 	ParentIndex int    `json:"parent_index,omitempty"`
+	// ParentLink is the parent's name where that isn't the one in Spec, OurParent
+	// is set when it was a link that this program had made.
+	ParentLink string `json:"parent_link,omitempty"`
+	OurParent  bool   `json:"our_parent,omitempty"`
 	// MadeParent is set when the parent was made for this lease or one before
 	// it, so that the last user takes it away.
 	MadeParent bool `json:"made_parent,omitempty"`
@@ -146,6 +154,9 @@ type Record struct {
 	EndReason string    `json:"end_reason,omitempty"`
 	// Pool is set on leases taken for an address pool.
 	Pool *Pool `json:"pool,omitempty"`
+	// Waiting is set on a kept lease whose container has stopped: it is attached
+	// again when the container starts, however long that takes.
+	Waiting bool `json:"waiting,omitempty"`
 	// Resolv is where DNS was written to, and what stood there before.
 	Resolv *SavedResolv `json:"resolv,omitempty"`
 }
@@ -207,7 +218,7 @@ func (r *Record) check() error {
 			return fmt.Errorf("lease %s: T1 %v, T2 %v, lease %v", r.ID, b.T1, b.T2, b.Lease)
 		}
 	}
-	if r.Binding == nil && (r.State.HasAddress() || r.State == Kept) {
+	if r.Binding == nil && (r.State.HasAddress() || r.State == Kept && !r.Waiting) {
 		return fmt.Errorf("lease %s: %s without a binding", r.ID, r.State)
 	}
 	return nil

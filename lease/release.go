@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"time"
 
 	"mvdhcp/dhcpclient"
 	"mvdhcp/provision"
@@ -15,21 +17,30 @@ import (
 // under way for it is cancelled first.
 func (k *Keeper) Release(ctx context.Context, id, reason string) (Record, error) {
 	e, release, err := k.seize(ctx, id)
+	if errors.Is(err, errEnded) {
+		return k.endedNow(e), nil
+	}
 	if err != nil {
 		return Record{}, err
 	}
 	defer release()
-	return k.teardown(e, reason, true), nil
+	return k.teardown(e, reason, !k.elsewhere(ctx, e)), nil
 }
 
 // Keep takes the child away without a DHCPRELEASE. The record stays, for the
 // next attach of the identity, until the lease expires.
 func (k *Keeper) Keep(ctx context.Context, id string) (Record, error) {
 	e, release, err := k.seize(ctx, id)
+	if errors.Is(err, errEnded) {
+		return k.endedNow(e), nil
+	}
 	if err != nil {
 		return Record{}, err
 	}
 	defer release()
+	if k.record(e).Waiting {
+		return k.unwait(e), nil
+	}
 	if !k.record(e).State.HasAddress() {
 		return k.teardown(e, "detached without an address", true), nil
 	}
@@ -49,7 +60,7 @@ func (k *Keeper) Renew(ctx context.Context, id string) (Record, error) {
 	case r.State == Kept || r.State == Releasing:
 		return r, fmt.Errorf("lease %s of %s is %s: attach it first", r.ID, r.Spec.Identity, r.State)
 	case k.isDown(r.Spec.Parent):
-		return r, fmt.Errorf("lease %s of %s can't be renewed: parent %s is down", r.ID, r.Spec.Identity, r.Spec.Parent)
+		return r, fmt.Errorf("lease %s of %s can't be renewed: %w", r.ID, r.Spec.Identity, downError(r.Spec.Parent, k.downWhy(r.Spec.Parent)))
 	case !r.State.HasAddress():
 		k.restart(ctx, e)
 		if r = k.record(e); r.State != Bound {
@@ -75,7 +86,15 @@ func (k *Keeper) Renew(ctx context.Context, id string) (Record, error) {
 	return k.record(e), err
 }
 
-// seize takes the entry of a lease id.
+// endedNow is the record of a lease that ended while it was to be seized: the end of
+// an attach that was called off for it, above all.
+func (k *Keeper) endedNow(e *entry) Record {
+	r := k.record(e)
+	r.State = Ended
+	return r
+}
+
+// seize takes the entry of a lease id. With errEnded it returns the entry, too.
 func (k *Keeper) seize(ctx context.Context, id string) (*entry, func(), error) {
 	k.mu.Lock()
 	e := k.leases[id]
@@ -90,25 +109,35 @@ func (k *Keeper) seize(ctx context.Context, id string) (*entry, func(), error) {
 // teardown gives an owned entry's lease back and ends it. When the RELEASE can't
 // be sent now, the lease stays Releasing and is tried again until it expires.
 func (k *Keeper) teardown(e *entry, reason string, send bool) Record {
+	send = send && !k.lapsed(e)
 	r := k.update(e, func(r *Record) {
-		r.State, r.EndReason = Releasing, reason
-		if r.Binding == nil {
-			r.Binding = r.Offered
+		if r.State != Releasing {
+			e.tries = 0
+		}
+		r.State, r.EndReason, r.Waiting = Releasing, reason, false
+		if r.Binding == nil && r.Offered != nil { // granted now at the latest
+			r.Binding, e.bound = r.Offered, k.clock.Now()
+			r.BoundAt = Moment{BootID: k.clock.BootID(), Boot: e.bound, Wall: k.clock.Wall()}
 		}
 	})
 	k.endVerify(e)
 	k.save(e)
-	if err := k.dismantle(r, send && r.Binding != nil); err != nil && k.clock.Now() < min(k.expiry(e), e.bound+endedFor) {
+	if err := k.dismantle(r, send && r.Binding != nil); err != nil && k.clock.Now() < k.expiry(e) && (r.Binding.Lease != dhcpclient.Infinite || e.tries < maxReleases) {
+		if e.tries == 0 {
+			k.log.Warn("release put off", "lease", r.ID, "error", err)
+		}
 		k.update(e, func(r *Record) {
 			e.tries++
 			r.LastError = oneLine(err)
-			e.due = k.clock.Now() + backoff(e.tries)
+			e.due = min(k.clock.Now()+backoff(e.tries), e.expiry())
 		})
-		k.log.Warn("release put off", "lease", r.ID, "error", err)
 		return k.record(e)
 	}
 	return k.end(e, reason)
 }
+
+// maxReleases bounds the tries to release a lease that never expires: a day's.
+const maxReleases = 24 * 60
 
 // dismantle takes away what a record has in the kernel, and sends its RELEASE
 // from the child while that is there, from the parent with its MAC and address
@@ -129,26 +158,12 @@ func (k *Keeper) dismantle(r Record, send bool) error {
 	return err
 }
 
-// dropParent removes a parent this program made when no other lease is on it.
-func (k *Keeper) dropParent(r Record) {
-	k.mu.Lock()
-	for id, e := range k.leases {
-		if id != r.ID && e.rec.Spec.Parent == r.Spec.Parent && e.rec.State != Kept {
-			e.rec.MadeParent = true // it is the last one's now
-			k.store.PutLater(e.rec)
-			k.mu.Unlock()
-			return
-		}
-	}
-	k.mu.Unlock()
-	if err := k.host.RemoveParent(r.Spec.Parent); err != nil && !errors.Is(err, provision.ErrGone) {
-		k.log.Warn("parent not removed", "parent", r.Spec.Parent, "error", err)
-	}
-}
-
 func (k *Keeper) sendRelease(r Record) error {
-	if k.isDown(r.Spec.Parent) {
-		return fmt.Errorf("parent %s is down", r.Spec.Parent)
+	if r.Spec.Static.IsValid() {
+		return nil
+	}
+	if why := k.downWhy(r.Spec.Parent); why != "" {
+		return downError(r.Spec.Parent, why)
 	}
 	b := *r.Binding
 	addr := b.Address.Addr()
@@ -166,13 +181,57 @@ func (k *Keeper) sendRelease(r Record) error {
 		}
 		k.log.Debug("release from the child failed, sending it from the parent", "lease", r.ID, "error", err)
 	}
-	conn, err := k.host.FromParent(r.Spec.Parent, r.Spec.MAC, addr, b.NextHopMAC)
+	if mac := k.nextHop(r); mac != nil {
+		b.NextHopMAC = mac
+	}
+	conn, err := k.host.FromParent(r.link(), r.Spec.MAC, addr, b.NextHopMAC)
 	if err != nil {
-		return fmt.Errorf("failed to send the release of %v from parent %s: %w", addr, r.Spec.Parent, err)
+		return fmt.Errorf("failed to send the release of %v from parent %s: %w", addr, r.link(), err)
 	}
 	defer conn.Close()
 	c.Conn = conn
 	return c.Release(b)
+}
+
+// A next hop that a parent looks for is asked for hopTries times.
+const (
+	hopTries = 2
+	hopWait  = 200 * time.Millisecond
+)
+
+// nextHop asks from the parent, by ARP, for the MAC of the next hop toward the
+// lease's server: it may have changed since the child had it. nil: no answer.
+func (k *Keeper) nextHop(r Record) net.HardwareAddr {
+	hop := r.Binding.Server
+	if !r.Binding.Address.Masked().Contains(hop) {
+		hop = r.Binding.Router
+	}
+	if !hop.Is4() {
+		return nil
+	}
+	arp, _, err := k.host.ParentARP(r.link())
+	if err != nil {
+		return nil
+	}
+	defer arp.Close()
+	for range hopTries {
+		if arp.Probe(hop) != nil {
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(k.ctx, hopWait)
+		for {
+			p, err := arp.Receive(ctx)
+			if err != nil {
+				break
+			}
+			if !p.Request && p.SenderIP == hop {
+				cancel()
+				return p.SenderMAC
+			}
+		}
+		cancel()
+	}
+	return nil
 }
 
 // keep turns an owned entry into a kept one.
@@ -201,6 +260,7 @@ func (k *Keeper) end(e *entry, reason string) Record {
 	k.due.drop(e)
 	delete(k.leases, r.ID)
 	k.ended = append(k.ended, r)
+	k.leave(e)
 	drop = k.pruneEnded()
 	k.mu.Unlock()
 	for _, id := range drop {
@@ -227,6 +287,7 @@ func (k *Keeper) forget(e *entry) {
 	k.mu.Lock()
 	k.due.drop(e)
 	delete(k.leases, e.rec.ID)
+	k.leave(e)
 	k.mu.Unlock()
 	if err := k.store.Delete(e.rec.ID); err != nil {
 		k.log.Error("record not dropped", "lease", e.rec.ID, "error", err)

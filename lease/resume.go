@@ -5,15 +5,13 @@ package lease
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
 	"mvdhcp/dhcpclient"
 	"mvdhcp/provision"
 )
-
-// pace is the time between two leases that are verified in one go: 100 a second.
-const pace = 10 * time.Millisecond
 
 // settleFor is how long after an event of the kernel an entry is looked at, so
 // that the events that belong together are in.
@@ -34,9 +32,13 @@ func (k *Keeper) load() error {
 	for _, r := range records {
 		if r.State == Ended {
 			k.ended = append(k.ended, r)
+			if r.MadeParent {
+				k.leaving[r.Spec.Parent] = leaving{}
+			}
 			continue
 		}
-		e := &entry{rec: r, pos: -1, suspect: r.State != Kept && r.State != Releasing}
+		suspect := r.State != Kept && r.State != Releasing
+		e := &entry{rec: r, pos: -1, suspect: suspect, resumed: suspect}
 		e.bound = now - wall.Sub(r.BoundAt.Wall)
 		if r.BoundAt.BootID == k.clock.BootID() {
 			e.bound = r.BoundAt.Boot
@@ -44,13 +46,22 @@ func (k *Keeper) load() error {
 		k.leases[r.ID] = e
 		e.due = now + time.Duration(n)*pace
 		if r.State == Kept {
-			e.due, _ = k.keptUntil(e)
+			e.due = k.keptDue(e)
 		}
 		n++
-		if _, known := k.down[r.Spec.Parent]; !known {
-			p, err := k.host.Parent(r.Spec.Parent)
-			k.down[r.Spec.Parent] = err != nil || !p.Carrier
+		if k.parents[r.Spec.Parent] == nil && r.State != Kept {
+			st := k.parent(r.Spec.Parent)
+			switch p, err := k.findParent(&r); {
+			case err != nil:
+				st.down, st.gone = "is gone", true
+			case !p.Up:
+				st.down = "is set down"
+			case !p.Carrier:
+				st.down = "has no carrier"
+			}
+			st.since -= max(carrierWait, flapWithin) // for longer, as far as is known
 		}
+		e.former = e.due
 		k.due.set(e, e.due)
 	}
 	slices.SortFunc(k.ended, func(a, b Record) int { return a.EndedAt.Compare(b.EndedAt) })
@@ -72,32 +83,44 @@ func (k *Keeper) Adopt(r Record, left time.Duration) {
 			return
 		}
 	}
-	e := &entry{rec: r, pos: -1}
-	e.rec.State = InitReboot
+	e := &entry{rec: r, pos: -1, suspect: true}
+	e.rec.State, e.rec.BootID = InitReboot, k.clock.BootID()
 	e.bound = k.clock.Now() - (r.Binding.Lease - left)
 	e.rec.BoundAt = k.moment(e.bound)
 	k.leases[r.ID] = e
-	k.due.set(e, k.clock.Now())
+	e.former = k.clock.Now()
+	k.due.set(e, e.former)
 	k.poke()
 }
 
 // inspect compares an owned entry with the kernel, and reports whether the
-// lease goes on as its state says.
+// lease goes on as its state says. One that was at rest stays so until it is due.
 func (k *Keeper) inspect(e *entry) bool {
-	k.update(e, func(*Record) { e.suspect = false })
+	var resumed bool
+	var former time.Duration
+	var mtuWas int
+	k.update(e, func(*Record) {
+		resumed, former, mtuWas = e.resumed, e.former, e.mtuWas
+		e.suspect, e.resumed, e.mtuWas = false, false, 0
+	})
 	r := k.record(e)
 	switch {
 	case r.State == Kept || r.State == Releasing:
 		return true
 	case !r.Established:
 		// The child may have been made after the intent was stored.
-		if c, err := k.host.FindChild(r.NS, r.Child); err == nil && c.Name == r.Child.Name {
+		if c, err := k.host.FindChild(r.NS, r.Child); err == nil && (c.Name == r.Child.Name || c.Name == provision.TemporaryName(r.Spec.MAC)) {
 			k.update(e, func(r *Record) { r.Child = c })
 		}
 		k.teardown(e, "its attach was interrupted", true)
 		return false
 	}
+	now := k.clock.Now()
 	rebooted := r.BootID != k.clock.BootID()
+	if r.followed() && (rebooted || !k.host.Alive(r.Target, r.NS)) {
+		k.wait(e)
+		return false
+	}
 	if !k.host.Alive(r.Target, r.NS) {
 		moved, err := k.host.Moved(r.NS)
 		switch {
@@ -107,7 +130,7 @@ func (k *Keeper) inspect(e *entry) bool {
 				e.due = k.clock.Now()
 			})
 			return true
-		case r.Target.Kind == TargetNetNS && err == nil:
+		case (r.Target.Kind == TargetNetNS || r.Pool != nil) && err == nil:
 			k.update(e, func(r *Record) { r.NS = moved })
 			k.save(e)
 			r = k.record(e)
@@ -120,42 +143,112 @@ func (k *Keeper) inspect(e *entry) bool {
 		}
 	}
 	child, err := k.host.FindChild(r.NS, r.Child)
-	if errors.Is(err, provision.ErrGone) {
-		p, perr := k.host.Parent(r.Spec.Parent)
+	unfinished := err == nil && child.Name == provision.TemporaryName(r.Spec.MAC)
+	if unfinished {
+		err = k.host.DeleteChild(r.NS, child)
+	}
+	if errors.Is(err, provision.ErrGone) || unfinished && err == nil {
+		p, perr := k.host.Parent(r.link())
+		withParent := rebooted || unfinished || e.missing || perr != nil || p.Index != r.ParentIndex
 		switch {
-		case r.Pool != nil:
+		case r.Pool != nil && (rebooted || !withParent):
 			k.hold(e)
 			return false
-		case !rebooted && perr == nil && p.Index == r.ParentIndex:
-			k.teardown(e, "its interface "+r.Child.Name+" was deleted", true)
+		case r.followed() && !k.host.Alive(r.Target, r.NS): // it ended between the two looks
+			k.wait(e)
+			return false
+		case !withParent:
+			k.teardown(e, "its interface "+r.Child.Name+" was deleted or moved to another namespace", true)
 			return false
 		}
-		k.update(e, func(*Record) { e.missing, e.until, e.tries = true, never, 0 })
+		k.miss(e)
 		return true
 	}
 	if err != nil {
 		k.note(e, err)
+		k.update(e, func(*Record) { e.due = former })
+		return former <= now
+	}
+	r = k.update(e, func(r *Record) {
+		if child.Parent > 0 {
+			r.ParentIndex = child.Parent
+		}
+	})
+	if !rebooted && !k.sameParent(e, child) {
 		return true
 	}
-	k.update(e, func(r *Record) { r.Child = child })
-	if !r.State.HasAddress() {
-		return true
-	}
-	now := k.clock.Now()
-	if now >= k.expiry(e) {
-		return true
-	}
-	if ok, err := k.host.HasAddress(r.NS, child, r.Binding.Address); err == nil && !ok {
-		if err := k.apply(e); err != nil {
+	name, remade := r.Child.Name, child.Index != r.Child.Index // by a keeper that did not live to note it
+	r = k.update(e, func(r *Record) { r.Child = child })
+	if mtuWas != 0 {
+		if err := k.host.FollowMTU(r.NS, child, mtuWas, r.maxMTU()); err != nil {
 			k.note(e, err)
 		}
 	}
-	if rebooted || r.Binding.Lease != dhcpclient.Infinite && now >= e.bound+r.Binding.T1 {
+	if r.State.HasAddress() && now >= k.expiry(e) {
+		return true
+	}
+	again := k.repair(e)
+	if child.Name != name {
+		k.renamed(e, name)
+	}
+	switch {
+	case resumed && !r.State.HasAddress():
+		return true
+	case resumed && (rebooted || remade || r.State == InitReboot || r.State == Rebooting || r.Binding.Lease != dhcpclient.Infinite && now >= e.bound+r.Binding.T1):
 		k.state(e, InitReboot)
-	} else {
+		return true
+	case resumed:
 		k.rest(e)
+		former = e.due
+	}
+	k.update(e, func(*Record) {
+		e.due = former
+		if again {
+			e.suspect, e.former = true, former
+			e.due = min(former, max(e.repairAt, now))
+		}
+	})
+	return former <= now
+}
+
+// miss notes that an owned entry's child has to be made again.
+func (k *Keeper) miss(e *entry) {
+	k.update(e, func(*Record) { e.missing, e.until, e.tries = true, never, 0 })
+}
+
+// sameParent follows an owned entry's child to the parent that it hangs on. It
+// reports false when that one went to another namespace and there is a new link
+// of its name: the child is taken away, to be made again there.
+func (k *Keeper) sameParent(e *entry, child provision.Child) bool {
+	r := k.record(e)
+	p, err := k.host.Parent(r.link())
+	switch {
+	case child.Parent == 0 && err == nil:
+		if err := k.host.DeleteChild(r.NS, child); err != nil {
+			k.note(e, err)
+			return true
+		}
+		k.miss(e)
+		return false
+	case child.Parent == 0:
+		k.note(e, fmt.Errorf("parent %s was moved to another namespace", r.link()))
+	case err != nil || p.Index != child.Parent: // it was renamed while nobody looked
+		if q, err := k.host.ParentAt(child.Parent); err == nil {
+			k.parentRenamed(provision.Event{Kind: provision.ParentRenamed, Name: q.Name, OldName: r.link(), Index: r.ParentIndex})
+		}
 	}
 	return true
+}
+
+// maxMTU bounds what the child takes of its parent's MTU; 0: nothing does.
+func (r *Record) maxMTU() int {
+	switch {
+	case r.Spec.MTU != 0:
+		return r.Spec.MTU
+	case r.Binding != nil:
+		return int(r.Binding.MTU)
+	}
+	return 0
 }
 
 // heal makes the missing child of an owned entry again, with its name, MAC and,
@@ -163,12 +256,20 @@ func (k *Keeper) inspect(e *entry) bool {
 func (k *Keeper) heal(ctx context.Context, e *entry) {
 	r := k.record(e)
 	now := k.clock.Now()
+	if r.followed() && !k.host.Alive(r.Target, r.NS) {
+		k.wait(e)
+		return
+	}
+	rebooted := r.BootID != k.clock.BootID()
 	if !k.host.Alive(r.Target, r.NS) {
 		ns, err := k.host.Again(r.Target, r.NS)
 		switch {
-		case err == nil && r.BootID != k.clock.BootID():
+		case r.Pool != nil:
+			k.hold(e)
+			return
+		case err == nil && rebooted:
 			r = k.update(e, func(r *Record) { r.NS = ns })
-		case now >= e.until || r.BootID == k.clock.BootID():
+		case now >= e.until || !rebooted:
 			k.teardown(e, r.Target.Name+" is gone", true)
 			return
 		default:
@@ -178,25 +279,44 @@ func (k *Keeper) heal(ctx context.Context, e *entry) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*exchangeFor)
 	defer cancel()
-	err := k.bringUp(ctx, e, func(string) {})
-	if err == nil {
+	// A binding that has expired says only which address to ask for.
+	expired := func(r *Record) bool { return r.Binding != nil && k.clock.Now() >= e.expiry() }
+	var err error
+	if !rebooted && !expired(&r) {
+		err = k.remake(ctx, e)
+	} else if err = k.bringUp(ctx, e, func(string) {}); err == nil {
 		k.event(EvHealed, k.record(e), "child made again")
+	}
+	if err == nil {
 		return
 	}
-	k.host.DeleteChild(r.NS, k.record(e).Child)
+	if c := k.record(e).Child; c.Index != r.Child.Index {
+		k.host.DeleteChild(r.NS, c)
+	}
+	var wait *laterError
 	k.update(e, func(r *Record) {
 		if !e.missing { // it was bound, and failed after that
 			e.missing, e.until = true, never
 		}
-		if r.LastError = oneLine(err); r.Binding == nil {
+		if r.LastError = oneLine(err); r.Binding == nil || expired(r) {
 			r.State = Init
 		} else {
 			r.State = InitReboot
 		}
 		e.tries++
-		e.due = k.clock.Now() + backoff(e.tries)
+		if e.due = k.clock.Now() + backoff(e.tries); errors.As(err, &wait) {
+			e.due = k.clock.Now() + wait.wait
+		}
 	})
 }
+
+// laterError is an error that will have passed after the wait.
+type laterError struct {
+	wait time.Duration
+	error
+}
+
+func (e *laterError) Unwrap() error { return e.error }
 
 // suspectNow makes an owned entry be looked at again at once.
 func (k *Keeper) suspectNow(e *entry) {

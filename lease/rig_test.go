@@ -6,7 +6,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -43,7 +45,7 @@ func sim(t *testing.T, f func(r *rig)) {
 			for _, b := range r.w.broken {
 				t.Error(b)
 			}
-			if n := len(r.w.conns) + len(r.w.arps); n > 0 {
+			if n := len(r.w.conns) + len(r.w.arps) + len(r.w.heard); n > 0 {
 				t.Errorf("%d sockets left open", n)
 			}
 		}()
@@ -172,6 +174,14 @@ func (r *rig) server(f func(s *server)) {
 	r.w.mu.Lock()
 	defer r.w.mu.Unlock()
 	f(&r.w.srv)
+}
+
+// goroutines counts those of the bubble of simulated time. runtime.NumGoroutine
+// is more than there are while the runtime's own work is under way.
+func goroutines() int {
+	synctest.Wait()
+	stacks := make([]byte, 4<<20)
+	return strings.Count(string(stacks[:runtime.Stack(stacks, true)]), ", synctest bubble ")
 }
 
 func name(i int) string { return fmt.Sprintf("c%03d", i) }

@@ -7,14 +7,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
-	"mvdhcp/dhcpclient"
 	"mvdhcp/provision"
 )
 
@@ -24,18 +21,22 @@ type world struct {
 	clock *simClock
 	lan
 
-	mu       sync.Mutex
-	next     int // the next index or inode
-	parents  map[string]*provision.Parent
-	spaces   map[uint64]*space
-	hostHas  map[netip.Addr]string
-	resolv   map[provision.ResolvFile]string
-	applied  int // calls of Apply
-	applyErr error
-	udpErr   error // of Send on a UDP socket
-	removed  []string
+	mu        sync.Mutex
+	next      int // the next index or inode
+	parents   map[string]*provision.Parent
+	spaces    map[uint64]*space
+	hostHas   map[netip.Addr]string
+	resolv    map[provision.ResolvFile]string
+	applied   int // calls of Apply
+	repaired  int // things put back by Repair
+	applyErr  error
+	createErr error // of CreateChild
+	udpErr    error // of Send on a UDP socket
+	removed   []string
 	// makeParents lets EnsureParent make what is missing.
 	makeParents bool
+	// busyParents makes RemoveParent find children on the parent.
+	busyParents bool
 	// broken tells of what must never happen.
 	broken []string
 }
@@ -58,6 +59,10 @@ type kid struct {
 	mode   provision.Mode
 	cfg    provision.Config
 	until  time.Duration // the kernel's valid_lft
+	down   bool
+	// followed are the calls of FollowMTU.
+	followed [][2]int
+	router   netip.Addr // of a default route that somebody else made
 }
 
 var _ Host = (*world)(nil)
@@ -117,7 +122,7 @@ func (w *world) setParent(k *Keeper, name string, up bool) {
 // removeParent takes a parent away with all its children, as the kernel does.
 func (w *world) removeParent(k *Keeper, name string) {
 	w.mu.Lock()
-	delete(w.parents, name)
+	w.dropParent(name)
 	events := []provision.Event{{Kind: provision.ParentGone, Name: name}}
 	for _, s := range w.spaces {
 		for i, c := range s.kids {
@@ -213,6 +218,8 @@ func (w *world) TempNamespace() (provision.Namespace, func(), error) {
 	return ns, func() { w.killSpace(ns.Ino) }, nil
 }
 
+func (w *world) Enter(provision.Namespace) (Host, func(), error) { return w, func() {}, nil }
+
 func (w *world) FreeName(ns provision.Namespace, taken func(string) bool) (string, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -247,9 +254,29 @@ func (w *world) Parent(name string) (provision.Parent, error) {
 	return *p, nil
 }
 
+func (w *world) ParentAt(index int) (provision.Parent, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, p := range w.parents {
+		if p.Index == index {
+			return *p, nil
+		}
+	}
+	return provision.Parent{}, fmt.Errorf("index %d: %w", index, provision.ErrGone)
+}
+
 func (w *world) EnsureParent(name string) (provision.Parent, bool, error) {
 	p, err := w.Parent(name)
-	if err != nil && w.makeParents {
+	if err == nil && !p.Up {
+		w.mu.Lock()
+		w.parents[name].Up, w.parents[name].Carrier = true, true
+		w.mu.Unlock()
+		p, err = w.Parent(name)
+	}
+	w.mu.Lock()
+	makes := w.makeParents
+	w.mu.Unlock()
+	if err != nil && makes {
 		w.addParent(name)
 		w.mu.Lock()
 		w.parents[name].Ours = true
@@ -263,6 +290,9 @@ func (w *world) EnsureParent(name string) (provision.Parent, bool, error) {
 func (w *world) RemoveParent(name string) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.busyParents {
+		return fmt.Errorf("%s: %w", name, provision.ErrBusy)
+	}
 	w.removed = append(w.removed, name)
 	delete(w.parents, name)
 	return nil
@@ -272,7 +302,7 @@ func (w *world) CreateChild(ctx context.Context, ns provision.Namespace, spec pr
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s, err := w.lookup(ns)
-	if err = errors.Join(err, ctx.Err()); err != nil {
+	if err = errors.Join(err, ctx.Err(), w.createErr); err != nil {
 		return provision.Child{}, err
 	}
 	if s.names(spec.Name) {
@@ -287,7 +317,7 @@ func (w *world) CreateChild(ctx context.Context, ns provision.Namespace, spec pr
 	}
 	w.next++
 	c := &kid{
-		Child: provision.Child{Name: spec.Name, Index: w.next, MAC: spec.MAC, NSID: int(ns.Ino)},
+		Child: provision.Child{Name: spec.Name, Index: w.next, MAC: spec.MAC, NSID: int(ns.Ino), Parent: spec.Parent.Index, Mode: spec.Mode},
 		space: s, parent: spec.Parent.Name, alias: spec.Alias, mode: spec.Mode,
 	}
 	s.kids[c.Index] = c
@@ -298,6 +328,9 @@ func (w *world) FindChild(ns provision.Namespace, c provision.Child) (provision.
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	k, err := w.kid(ns, c)
+	if errors.Is(err, provision.ErrGone) { // it may have another index by now
+		k, err = w.kid(ns, provision.Child{Name: c.Name, MAC: c.MAC})
+	}
 	if err != nil {
 		return c, err
 	}
@@ -316,185 +349,55 @@ func (w *world) DeleteChild(ns provision.Namespace, c provision.Child) error {
 	return provision.ErrGone
 }
 
-func (w *world) SetMode(ns provision.Namespace, c provision.Child, m provision.Mode) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	k, err := w.kid(ns, c)
-	if err == nil {
-		k.mode = m
-	}
-	return err
-}
-
-func (w *world) Apply(ns provision.Namespace, c provision.Child, cfg provision.Config) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	k, err := w.kid(ns, c)
-	if err == nil {
-		err = w.applyErr
-	}
-	if err != nil {
-		return err
-	}
-	now := w.clock.Now()
+// hostSpace is the host's own namespace.
+func (w *world) hostSpace() *space {
 	for _, s := range w.spaces {
-		for _, o := range s.kids {
-			if o != k && o.has(now).Addr() == cfg.Address.Addr() && o.has(now).IsValid() {
-				w.fault("%v on %s while %s has it", cfg.Address, s.id.Path, o.space.id.Path)
-			}
+		if s.id.Path == "/run/netns/host" {
+			return s
 		}
 	}
-	w.applied++
-	k.cfg, k.until = cfg, now+cfg.Lifetime
-	if cfg.Lifetime == provision.Forever {
-		k.until = never
-	}
-	if g := w.srv.grants[k.MAC.String()]; g == nil || g.addr != cfg.Address.Addr() || g.until != never && k.until > g.until+time.Second {
-		w.fault("%v put on %s until %v, the server granted %+v", cfg.Address, ns.Path, k.until, g)
-	}
-	return nil
+	w.next++
+	s := &space{id: provision.Namespace{Path: "/run/netns/host", Dev: 4, Ino: uint64(w.next)}, path: true, live: true, kids: map[int]*kid{}}
+	w.spaces[s.id.Ino] = s
+	return s
 }
 
-func (w *world) Unconfigure(ns provision.Namespace, c provision.Child) error {
+func (w *world) Park(ns provision.Namespace, c provision.Child, mtu int) (provision.Namespace, provision.Child, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	k, err := w.kid(ns, c)
-	if err == nil {
-		k.cfg, k.until = provision.Config{}, 0
+	if err != nil {
+		return ns, c, err
 	}
-	return err
+	host := w.hostSpace()
+	w.move(k, host)
+	return host.id, k.Child, nil
 }
 
-func (w *world) HasAddress(ns provision.Namespace, c provision.Child, p netip.Prefix) (bool, error) {
+// move takes a child to another namespace, as the kernel does.
+func (w *world) move(k *kid, to *space) {
+	delete(k.space.kids, k.Index)
+	w.next++
+	k.Index, k.NSID, k.space, k.cfg = w.next, int(to.id.Ino), to, provision.Config{}
+	to.kids[k.Index] = k
+}
+
+func (w *world) CreateParked(spec provision.ChildSpec, mtu int) (provision.Namespace, provision.Child, error) {
+	w.mu.Lock()
+	host := w.hostSpace().id
+	w.mu.Unlock()
+	c, err := w.CreateChild(context.Background(), host, spec)
+	return host, c, err
+}
+
+func (w *world) DeleteParked(name string) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	k, err := w.kid(ns, c)
-	return err == nil && k.has(w.clock.Now()) == p, err
-}
-
-func (w *world) HostHas(addr netip.Addr) (string, bool, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	name, ok := w.hostHas[addr]
-	return name, ok, nil
-}
-
-func (w *world) Neighbour(ns provision.Namespace, c provision.Child, _ netip.Addr) (net.HardwareAddr, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	_, err := w.kid(ns, c)
-	return w.srv.mac, err
-}
-
-func (w *world) ReadResolv(f provision.ResolvFile) ([]byte, bool, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	s, ok := w.resolv[f]
-	return []byte(s), ok, nil
-}
-
-func (w *world) WriteResolv(f provision.ResolvFile, content []byte) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.resolv[f] = string(content)
-	return nil
-}
-
-func (w *world) RestoreResolv(f provision.ResolvFile, content []byte, existed bool) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.resolv[f] = string(content); !existed {
-		delete(w.resolv, f)
-	}
-	return nil
-}
-
-// simClock is the time since the host's boot, on the clock of the test.
-type simClock struct {
-	boot time.Time
-	id   string
-}
-
-func newSimClock() *simClock { return &simClock{boot: time.Now().Add(-time.Hour), id: "boot"} }
-
-func (c *simClock) Now() time.Duration { return time.Since(c.boot) }
-func (c *simClock) Wall() time.Time    { return time.Now() }
-func (c *simClock) BootID() string     { return c.id }
-
-func (c *simClock) NewAlarm() (Alarm, error) {
-	a := &simAlarm{clock: c, c: make(chan struct{}, 1)}
-	a.t = time.AfterFunc(1<<62, a.ring)
-	return a, nil
-}
-
-type simAlarm struct {
-	clock *simClock
-	t     *time.Timer
-	c     chan struct{}
-}
-
-func (a *simAlarm) ring() {
-	select {
-	case a.c <- struct{}{}:
-	default:
-	}
-}
-
-func (a *simAlarm) Set(at time.Duration) error {
-	a.t.Reset(max(at-a.clock.Now(), 0))
-	return nil
-}
-func (a *simAlarm) C() <-chan struct{} { return a.c }
-func (a *simAlarm) Close() error       { a.t.Stop(); return nil }
-
-// memStore is a Store in memory that remembers the order of what was written.
-type memStore struct {
-	mu     sync.Mutex
-	data   map[string][]byte
-	wrote  []string // "id state"
-	putErr error
-}
-
-func newMemStore() *memStore { return &memStore{data: map[string][]byte{}} }
-
-func (s *memStore) Put(r Record) error {
-	b, err := r.Encode()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err = errors.Join(err, s.putErr); err != nil {
-		return err
-	}
-	s.data[r.ID] = b
-	if len(s.wrote) < 1000 {
-		s.wrote = append(s.wrote, string(r.State))
-	}
-	return nil
-}
-
-func (s *memStore) PutLater(r Record) { s.Put(r) }
-
-func (s *memStore) Delete(id string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.data, id)
-	return nil
-}
-
-func (s *memStore) All() (rs []Record, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, id := range slices.Sorted(maps.Keys(s.data)) {
-		r, derr := DecodeRecord(s.data[id])
-		if derr != nil {
-			err = errors.Join(err, derr)
-			continue
+	host := w.hostSpace()
+	for i, k := range host.kids {
+		if k.Name == name {
+			delete(host.kids, i)
 		}
-		rs = append(rs, r)
 	}
-	return rs, err
+	return nil
 }
-
-func (s *memStore) Info() (string, int64) { return "memory", int64(len(s.data)) }
-func (s *memStore) Close() error          { return nil }
-
-var _ dhcpclient.Conn = (*simConn)(nil)

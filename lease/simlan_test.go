@@ -31,6 +31,7 @@ type lan struct {
 	delay func(*rand.Rand) time.Duration
 	conns map[*simConn]bool
 	arps  map[*simARP]bool
+	heard map[*simClaims]bool
 	// holders answer ARP for an address from outside this host.
 	holders   map[netip.Addr]net.HardwareAddr
 	announced map[netip.Addr]int
@@ -66,7 +67,7 @@ func (s sent) String() string {
 func (l *lan) init(w *world) {
 	l.w, l.rng = w, rand.New(rand.NewPCG(1, 2))
 	l.delay = func(*rand.Rand) time.Duration { return time.Millisecond }
-	l.conns, l.arps = map[*simConn]bool{}, map[*simARP]bool{}
+	l.conns, l.arps, l.heard = map[*simConn]bool{}, map[*simARP]bool{}, map[*simClaims]bool{}
 	l.holders, l.announced, l.probed = map[netip.Addr]net.HardwareAddr{}, map[netip.Addr]int{}, map[netip.Addr]int{}
 	l.srv.init()
 }
@@ -239,6 +240,18 @@ func (w *world) ARP(ns provision.Namespace, c provision.Child) (dhcpclient.ARPCo
 	return a, nil
 }
 
+func (w *world) ParentARP(parent string) (dhcpclient.ARPConn, net.HardwareAddr, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p := w.parents[parent]
+	if p == nil {
+		return nil, nil, provision.ErrGone
+	}
+	a := &simARP{w: w, mac: p.MAC, in: make(chan dhcpclient.ARPPacket, 64)}
+	w.arps[a] = true
+	return a, p.MAC, nil
+}
+
 func (a *simARP) Probe(addr netip.Addr) error {
 	a.w.mu.Lock()
 	defer a.w.mu.Unlock()
@@ -285,8 +298,11 @@ type server struct {
 	mtu    uint16
 	up     bool
 	grants map[string]*grant // by MAC
-	owner  map[netip.Addr]string
-	bad    map[netip.Addr]time.Duration // declined, until
+	// told are the grants that clients heard of, or may have, by MAC: one that
+	// an operator takes back is used until the server says so.
+	told  map[string][]grant
+	owner map[netip.Addr]string
+	bad   map[netip.Addr]time.Duration // declined, until
 	// lie makes of a request and its true answer what is sent instead.
 	lie func(req, reply *dhcpv4.DHCPv4) []*dhcpv4.DHCPv4
 	// move gives the MAC another address when it renews.
@@ -306,6 +322,7 @@ func (s *server) init() {
 	s.first, s.size = netip.MustParseAddr("10.0.1.1"), 250
 	s.lease, s.t1, s.t2 = 12*time.Hour, 6*time.Hour, 10*time.Hour+30*time.Minute
 	s.router, s.dns, s.up = s.id, netip.MustParseAddr("10.0.0.53"), true
+	s.told = map[string][]grant{}
 	s.grants, s.owner, s.bad, s.move = map[string]*grant{}, map[netip.Addr]string{}, map[netip.Addr]time.Duration{}, map[string]netip.Addr{}
 }
 
@@ -357,16 +374,19 @@ func (s *server) answer(now time.Duration, m *dhcpv4.DHCPv4, from sent) []*dhcpv
 			if s.lease == dhcpclient.Infinite {
 				g.until = never
 			}
+			s.told[from.mac] = append(slices.DeleteFunc(s.told[from.mac], func(t grant) bool { return now > t.until }), *g)
 			r = s.reply(m, dhcpv4.MessageTypeAck, g.addr)
 		}
 	case dhcpv4.MessageTypeDecline:
 		s.declined = append(s.declined, from.asked)
 		s.bad[from.asked] = now + 24*time.Hour
+		delete(s.told, from.mac)
 		s.drop(from.mac)
 		return nil
 	case dhcpv4.MessageTypeRelease:
 		if g != nil && g.addr == from.ciaddr && from.source == from.ciaddr && from.server == s.id {
 			s.released = append(s.released, g.addr)
+			delete(s.told, from.mac)
 			s.drop(from.mac)
 		}
 		return nil

@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 
 	"mvdhcp/dhcpclient"
 	"mvdhcp/provision"
@@ -230,14 +231,24 @@ func TestStoreRefusesWhatItCannotUse(t *testing.T) {
 			t.Errorf("error %v, want one that names %s", err, p)
 		}
 	})
+	t.Run("a directory that is full", func(t *testing.T) {
+		dir := t.TempDir()
+		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+		if _, aside, _, err := OpenStore(dir); err == nil || aside != "" || !strings.Contains(err.Error(), dir+" is full") {
+			t.Errorf("aside %q, error %v; want one that says that %s is full", aside, err, dir)
+		}
+	})
 	t.Run("a store that another keeper has open", func(t *testing.T) {
 		dir := t.TempDir()
 		s := openStore(t, dir)
 		if err := s.Put(sample(1)); err != nil {
 			t.Fatal(err)
 		}
-		if _, aside, _, err := OpenStore(dir); err == nil || aside != "" {
-			t.Fatalf("second OpenStore: aside %q, error %v; it must leave the file alone", aside, err)
+		if _, aside, _, err := OpenStore(dir); err == nil || aside != "" || !strings.Contains(err.Error(), "in use by another process") {
+			t.Fatalf("second OpenStore: aside %q, error %v; it must say so and leave the file alone", aside, err)
 		}
 		if got, err := s.All(); err != nil || len(got) != 1 {
 			t.Errorf("first store: %d records, %v", len(got), err)

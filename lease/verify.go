@@ -3,7 +3,6 @@
 package lease
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"net/netip"
@@ -11,6 +10,9 @@ import (
 
 	"mvdhcp/dhcpclient"
 )
+
+// verifyDelay lets the answer to an attach out first.
+const verifyDelay = 5 * time.Millisecond
 
 // startVerify announces the address of a lease that was just bound (RFC 5227,
 // 2.3) and, by its conflict check, goes on probing for it in the background.
@@ -30,6 +32,11 @@ func (k *Keeper) startVerify(e *entry) {
 	go func() {
 		defer k.wg.Done()
 		defer cancel()
+		select {
+		case <-time.After(verifyDelay):
+		case <-ctx.Done():
+			return
+		}
 		select {
 		case k.verify <- struct{}{}:
 		case <-ctx.Done():
@@ -77,22 +84,11 @@ func (k *Keeper) watch(ctx context.Context, r Record) error {
 	return dhcpclient.Announce(ctx, arp, addr)
 }
 
-// besides reports whether a conflict is with another lease's child in the same
-// namespace: a host answers ARP for its addresses on each of its interfaces
-// (arp_ignore in the kernel's Documentation/networking/ip-sysctl.rst).
+// besides reports whether a conflict is with a child in the same namespace. Those
+// that CreateChild made speak for themselves only; an engine's do not.
 func (k *Keeper) besides(r Record, err error) bool {
 	var conflict *dhcpclient.ConflictError
-	if !errors.As(err, &conflict) {
-		return false
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for id, e := range k.leases {
-		if o := &e.rec; id != r.ID && o.NS.Dev == r.NS.Dev && o.NS.Ino == r.NS.Ino && bytes.Equal(o.Spec.MAC, conflict.By) {
-			return true
-		}
-	}
-	return false
+	return errors.As(err, &conflict) && k.beside(r, conflict.By)
 }
 
 // conflicted gives up an address that another host turned out to have: DECLINE,
@@ -108,7 +104,9 @@ func (k *Keeper) conflicted(e *entry, conflict *dhcpclient.ConflictError) {
 		return
 	}
 	conflict.Server = r.Binding.Server
-	if conn, err := k.host.Packet(r.NS, r.Child, netip.Addr{}, nil); err == nil {
+	if r.Spec.Static.IsValid() {
+		// nobody to tell
+	} else if conn, err := k.host.Packet(r.NS, r.Child, netip.Addr{}, nil); err == nil {
 		c := dhcpclient.Client{Params: r.request(), Conn: conn, Log: k.log}
 		err = c.Decline(conflict.Addr, conflict.Server, "address in use by "+conflict.By.String())
 		conn.Close()

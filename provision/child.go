@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"time"
 
@@ -98,7 +99,7 @@ func (k *Kernel) createNamed(ctx context.Context, ns *NS, spec ChildSpec, name s
 			return spec.explain(err, ns, name)
 		}
 		waited := time.Since(start)
-		if waited >= macWaitAlive && !searched {
+		if waited >= macWaitAlive && !searched && ctx.Err() == nil {
 			searched = true
 			if holder := k.holderOf(spec.MAC, spec.Parent.Index); holder != "" {
 				return faultf(ErrBusy, "MAC %s is in use on %s by %s: detach that one first, or choose another MAC", spec.MAC, spec.Parent.Name, holder)
@@ -143,7 +144,7 @@ func (k *Kernel) createOnce(ns *NS, spec ChildSpec, name string) error {
 // createRenamed creates under a name that no link has, down, and then names the
 // link and brings it up from inside.
 func (k *Kernel) createRenamed(ns *NS, spec ChildSpec, name string) error {
-	temporary := fmt.Sprintf("mv%x", []byte(spec.MAC))
+	temporary := TemporaryName(spec.MAC)
 	err := k.onHost(func(c *conn) error { return c.createDown(ns.FD(), spec, temporary) })
 	if err != nil {
 		return err
@@ -166,6 +167,10 @@ func (k *Kernel) createRenamed(ns *NS, spec ChildSpec, name string) error {
 		return err
 	})
 }
+
+// TemporaryName is what CreateChild calls a child before it has its own name, on
+// kernels before Linux 6.14. A link that is found with it was never finished.
+func TemporaryName(mac net.HardwareAddr) string { return fmt.Sprintf("mv%x", []byte(mac)) }
 
 func (c *conn) createMacvlan(nsFD int, spec ChildSpec, name string) error {
 	h := nl.NewIfInfomsg(unix.AF_UNSPEC)
@@ -214,7 +219,7 @@ func (s *ChildSpec) explain(err error, ns *NS, name string) error {
 
 // adopt reads the new link back, marks it, and gives its namespace an id.
 func (k *Kernel) adopt(ns *NS, name string, spec ChildSpec) (Child, error) {
-	child := Child{Name: name, MAC: spec.MAC, NSID: -1}
+	child := Child{Name: name, MAC: spec.MAC, NSID: -1, Parent: spec.Parent.Index, Mode: spec.Mode}
 	err := inNS(ns, func(c *conn) error {
 		l, err := c.linkByName(own, name)
 		if err != nil {
@@ -224,10 +229,7 @@ func (k *Kernel) adopt(ns *NS, name string, spec ChildSpec) (Child, error) {
 		if !isChild(l, spec.MAC) {
 			return faultf(ErrBusy, "another link took the name %s in namespace %s", name, ns.id.Path)
 		}
-		err = nil
-		if spec.Alias != "" {
-			err = c.setLink(l.index, false, aliasAttr(spec.Alias))
-		}
+		err = c.mark(l.index, spec.Alias)
 		if err == nil {
 			child.NSID, err = k.namespaceID(ns.FD())
 		}

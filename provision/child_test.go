@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
 )
 
 func TestCreateChild(t *testing.T) {
@@ -26,7 +29,7 @@ func TestCreateChild(t *testing.T) {
 		must(t, err)
 		l := linkNamed(t, handle(t, ns), fmt.Sprintf("eth%d", i)).(*netlink.Macvlan)
 		a := l.Attrs()
-		want := Child{Name: a.Name, Index: a.Index, MAC: spec.MAC, NSID: c.NSID}
+		want := Child{Name: a.Name, Index: a.Index, MAC: spec.MAC, NSID: c.NSID, Parent: h.parent.Index, Mode: mode}
 		if diff := cmp.Diff(want, c); diff != "" {
 			t.Error(diff)
 		}
@@ -218,4 +221,84 @@ func TestCreateChildConcurrently(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// A child speaks ARP for its own addresses only and does not filter strictly; the
+// settings of the namespace and of its other links stay as they are.
+func TestChildSpeaksForItself(t *testing.T) {
+	h := newHost(t)
+	for name, tc := range map[string]struct{ all, own, want string }{
+		"off":             {"0", "0", "0"},
+		"strict":          {"1", "1", "2"},
+		"strict by one":   {"0", "1", "2"},
+		"strict by all":   {"1", "0", "2"},
+		"loose":           {"2", "0", "0"},
+		"loose by itself": {"1", "2", "2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ns := newTestNS(t)
+			// /proc/sys/net is that of the thread which opens it.
+			file := func(link, key string) string { return "/proc/sys/net/ipv4/conf/" + link + "/" + key }
+			must(t, ns.Do(func() error {
+				return errors.Join(os.WriteFile(file("all", "rp_filter"), []byte(tc.all), 0), os.WriteFile(file("default", "rp_filter"), []byte(tc.own), 0))
+			}))
+			c, err := h.CreateChild(context.Background(), ns, h.spec(1))
+			must(t, err)
+			defer func() { must(t, h.DeleteChild(ns, c)) }()
+			got := map[string]string{}
+			must(t, ns.Do(func() error {
+				for _, link := range []string{"eth0", "all", "default"} {
+					for _, key := range []string{"arp_ignore", "arp_announce", "rp_filter"} {
+						b, err := os.ReadFile(file(link, key))
+						if err != nil {
+							return err
+						}
+						got[link+" "+key] = strings.TrimSpace(string(b))
+					}
+				}
+				return nil
+			}))
+			want := map[string]string{
+				"eth0 arp_ignore": "1", "eth0 arp_announce": "2", "eth0 rp_filter": tc.want,
+				"all arp_ignore": "0", "all arp_announce": "0", "all rp_filter": tc.all,
+				"default arp_ignore": "0", "default arp_announce": "0", "default rp_filter": tc.own,
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// The kernel's refusals become one line that says what to do.
+func TestExplain(t *testing.T) {
+	ns := newTestNS(t)
+	spec := ChildSpec{Parent: Parent{Name: "up0", Index: 7}, Name: "eth0"}
+	for _, tt := range []struct {
+		err, want error
+		says      string
+	}{
+		{nil, nil, ""},
+		{unix.EOPNOTSUPP, ErrUnsupported, "this kernel has no macvlan: load the module (modprobe macvlan)"},
+		{unix.ENODEV, ErrGone, "parent up0 is gone"},
+		{unix.EBUSY, ErrInvalid, "name that one as parent"},
+		{unix.EINVAL, ErrInvalid, "passthru"},
+		{errNameTaken, ErrBusy, "eth0 is taken"},
+		{unix.ENOMEM, unix.ENOMEM, "create eth0 on up0"},
+	} {
+		err := spec.explain(tt.err, ns, "eth0")
+		if !errors.Is(err, tt.want) || err != nil && (!strings.Contains(err.Error(), tt.says) || strings.Contains(err.Error(), "\n")) {
+			t.Errorf("%v becomes %v", tt.err, err)
+		}
+	}
+	// A kind of link that the kernel does not know is refused with EOPNOTSUPP,
+	// as macvlan is where it is missing (net/core/rtnetlink.c).
+	err := inNS(ns, func(c *conn) error {
+		kind := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+		kind.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("macvlen"))
+		return c.do(request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, nl.NewIfInfomsg(unix.AF_UNSPEC), stringAttr(unix.IFLA_IFNAME, "x0"), kind), nil)
+	})
+	if !errors.Is(err, unix.EOPNOTSUPP) {
+		t.Errorf("a link of an unknown kind: %v", err)
+	}
 }

@@ -52,23 +52,16 @@ func (k *Kernel) SetAlias(ns *NS, child Child, alias string) error {
 // with the namespace's present id. Else the error is ErrGone.
 func (k *Kernel) FindChild(ns *NS, child Child) (Child, error) {
 	var found link
+	parent := 0
 	err := inNS(ns, func(c *conn) (err error) {
-		if child.Index > 0 {
-			if found, err = c.child(own, child); !errors.Is(err, ErrGone) {
-				return err
-			}
-		}
-		all, err := c.links(own)
-		if err != nil {
+		if found, err = c.findChild(ns, child); err != nil {
 			return err
 		}
-		for _, l := range all {
-			if isChild(l, child.MAC) {
-				found = l
-				return nil
-			}
+		atHome, err := k.onHostParent(c, ns, found)
+		if atHome {
+			parent = found.parent
 		}
-		return faultf(ErrGone, "%s (%s) is gone from namespace %s", child.Name, child.MAC, ns.id.Path)
+		return err
 	})
 	if err != nil {
 		return Child{}, err
@@ -77,13 +70,42 @@ func (k *Kernel) FindChild(ns *NS, child Child) (Child, error) {
 	if err != nil {
 		return Child{}, err
 	}
-	return Child{Name: found.name, Index: found.index, MAC: found.mac, NSID: id}, nil
+	return Child{Name: found.name, Index: found.index, MAC: found.mac, NSID: id, Parent: parent, Mode: modeOf(found.mode)}, nil
+}
+
+func (c *conn) findChild(ns *NS, child Child) (link, error) {
+	if child.Index > 0 {
+		if l, err := c.child(own, child); !errors.Is(err, ErrGone) {
+			return l, err
+		}
+	}
+	all, err := c.links(own)
+	if err != nil {
+		return link{}, err
+	}
+	for _, l := range all {
+		if isChild(l, child.MAC) {
+			return l, nil
+		}
+	}
+	return link{}, faultf(ErrGone, "%s (%s) is gone from namespace %s", child.Name, child.MAC, ns.id.Path)
+}
+
+// onHostParent tells whether the parent of a link in ns is in the host
+// namespace. c is a socket in ns.
+func (k *Kernel) onHostParent(c *conn, ns *NS, l link) (bool, error) {
+	if l.parentNSID < 0 { // IFLA_LINK_NETNSID is absent: the parent is in ns itself
+		return ns.id.Ino == k.host.id.Ino && ns.id.Dev == k.host.id.Dev, nil
+	}
+	id, err := c.namespaceID(k.host.FD())
+	return err == nil && id == l.parentNSID, err
 }
 
 // DeleteChild deletes the child when the link with its index is a macvlan with
-// its MAC. One that is gone is no error.
+// its MAC, which another link can have when it returns. One that is gone is no
+// error.
 func (k *Kernel) DeleteChild(ns *NS, child Child) error {
-	err := onChild(ns, child, func(c *conn, l link) error { return c.deleteLink(own, l.index) })
+	err := onChild(ns, child, func(c *conn, l link) error { return k.deleteAhead(ns, c, l.index) })
 	return deleted(err, child, "namespace "+ns.id.Path)
 }
 

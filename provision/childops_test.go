@@ -122,7 +122,7 @@ func TestChildren(t *testing.T) {
 
 	got, err := h.Children(ns, "mvdhcp:")
 	must(t, err)
-	want := []FoundChild{{Child: c, Alias: "mvdhcp:test1", Parent: h.parent.Index, Mode: Bridge, Addresses: []FoundAddress{
+	want := []FoundChild{{Child: c, Alias: "mvdhcp:test1", Addresses: []FoundAddress{
 		{Prefix: prefix("10.9.0.2/24"), Lifetime: Forever, Ours: true},
 		{Prefix: prefix("10.77.0.1/16"), Lifetime: Forever},
 	}}}
@@ -144,5 +144,21 @@ func TestHostHas(t *testing.T) {
 		if err != nil || ok != (want != "") || ifname != want {
 			t.Errorf("HostHas(%s): %q, %v, %v", ip, ifname, ok, err)
 		}
+	}
+}
+
+// TestDeleteFreesMAC gives a MAC to another child as soon as the one that had it
+// is deleted.
+func TestDeleteFreesMAC(t *testing.T) {
+	h := newHost(t)
+	other := newTestNS(t)
+	for range 20 {
+		ns, c := h.child(t, 1)
+		must(t, h.DeleteChild(ns, c))
+		if err := h.createOnce(other, h.spec(1), "eth0"); err != nil {
+			t.Fatalf("its MAC is not free: %v", err)
+		}
+		nh := handle(t, other)
+		must(t, nh.LinkDel(linkNamed(t, nh, "eth0")))
 	}
 }

@@ -182,6 +182,11 @@ func (c *conn) putRoutes(index int, cfg *Config) (refused, err error) {
 	if failed != nil {
 		refused = fmt.Errorf("%w: %w", ErrRoute, errors.Join(failed...))
 	}
+	for _, r := range cfg.replaced(index, have, want) {
+		if err := c.deleteRoute(r); err != nil {
+			return refused, fmt.Errorf("delete the route to %s: %w", r.dst, err)
+		}
+	}
 	return refused, c.deleteRoutes(index, have, want)
 }
 

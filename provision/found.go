@@ -13,10 +13,7 @@ import (
 // FoundChild is a child as the kernel has it.
 type FoundChild struct {
 	Child
-	Alias string
-	// Parent is the parent's index in the host namespace.
-	Parent    int
-	Mode      Mode // empty: one this package doesn't make
+	Alias     string
 	Addresses []FoundAddress
 }
 
@@ -50,10 +47,8 @@ func (k *Kernel) Children(ns *NS, prefix string) ([]FoundChild, error) {
 				continue
 			}
 			f := FoundChild{
-				Child:  Child{Name: l.name, Index: l.index, MAC: l.mac, NSID: -1},
-				Alias:  l.alias,
-				Parent: l.parent,
-				Mode:   modeOf(l.mode),
+				Child: Child{Name: l.name, Index: l.index, MAC: l.mac, NSID: -1, Parent: l.parent, Mode: modeOf(l.mode)},
+				Alias: l.alias,
 			}
 			if f.Addresses, err = k.foundAddresses(c, l.index); err != nil {
 				return err

@@ -2,7 +2,10 @@
 
 package provision
 
-import "time"
+import (
+	"net"
+	"time"
+)
 
 // pastDeadline ends a read that is under way.
 var pastDeadline = time.Unix(1, 0)
@@ -32,15 +35,20 @@ func (s *hostLinks) put(l link) []Event {
 	event := func(kind EventKind) Event { return Event{Kind: kind, Name: now.name, Index: l.index, NSID: -1} }
 
 	var events []Event
-	if before != nil && before.name != now.name {
-		events = append(events, before.gone(l.index))
-		before = nil
-	}
 	if before == nil {
-		before = &hostLink{mac: now.mac, mtu: now.mtu}
+		before = &hostLink{name: now.name, mac: now.mac, mtu: now.mtu}
+		events = append(events, event(ParentAdded))
+	}
+	if before.name != now.name {
+		e := event(ParentRenamed)
+		e.OldName = before.name
+		events = append(events, e)
 	}
 	if before.mac != now.mac || before.mtu != now.mtu {
-		events = append(events, event(ParentChanged))
+		e := event(ParentChanged)
+		e.MTU, e.OldMTU = now.mtu, before.mtu
+		e.MAC, e.OldMAC = net.HardwareAddr(now.mac), net.HardwareAddr(before.mac)
+		events = append(events, e)
 	}
 	switch {
 	case now.live && !before.live:

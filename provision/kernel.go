@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,6 +26,8 @@ type Kernel struct {
 
 	mu   sync.Mutex
 	conn *conn // in the host namespace
+
+	deleting errgroup.Group // see deleteAhead
 }
 
 // NewKernel works on the parents of the process's own network namespace.
@@ -49,6 +52,7 @@ func NewKernelIn(host *NS) (*Kernel, error) {
 		return nil, err
 	}
 	k := &Kernel{host: held, conn: c, addressOwner: kernelAtLeast(5, 18)}
+	k.deleting.SetLimit(deletesAhead)
 	if held.IsHost() {
 		k.sysfs = "/sys"
 	}
@@ -57,6 +61,7 @@ func NewKernelIn(host *NS) (*Kernel, error) {
 
 // Close ends the Kernel; calls that run meanwhile fail.
 func (k *Kernel) Close() error {
+	_ = k.deleting.Wait() // its functions don't fail
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.conn.close()
@@ -116,6 +121,30 @@ func (k *Kernel) Neighbour(ns *NS, child Child, ip netip.Addr) (mac net.Hardware
 	return mac, err
 }
 
+// FreeName returns the first ethN that neither the namespace nor taken has.
+func (k *Kernel) FreeName(ns *NS, taken func(string) bool) (string, error) {
+	const most = 1000
+	var free string
+	err := inNS(ns, func(c *conn) error {
+		for n := range most {
+			name := fmt.Sprintf("eth%d", n)
+			if taken(name) {
+				continue
+			}
+			_, err := c.linkByName(own, name)
+			if errors.Is(err, errNoLink) {
+				free = name
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return faultf(ErrBusy, "namespace %s: eth0 to eth%d are all taken", ns.id.Path, most-1)
+	})
+	return free, err
+}
+
 // Names lists the names of all links in the namespace.
 func (k *Kernel) Names(ns *NS) ([]string, error) {
 	var names []string
@@ -140,8 +169,15 @@ func (k *Kernel) onHost(fn func(*conn) error) error {
 	return fn(k.conn)
 }
 
-// inNS runs fn with a socket in the namespace that is closed afterwards.
+// inNS runs fn with a socket in the namespace: the one of Stay, or one that is
+// closed afterwards. fn does not call it again for the same namespace.
 func inNS(ns *NS, fn func(*conn) error) error {
+	ns.mu.Lock()
+	if ns.stay != nil {
+		defer ns.mu.Unlock()
+		return fn(ns.stay)
+	}
+	ns.mu.Unlock()
 	c, err := ns.dial()
 	if err != nil {
 		return err

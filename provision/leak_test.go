@@ -36,6 +36,7 @@ func TestLeaks(t *testing.T) {
 	for n := range 10 { // the runtime makes the threads it needs
 		cycle(n)
 	}
+	must(t, h.deleting.Wait())
 	fds, threads, goroutines := count(t, "/proc/self/fd"), count(t, "/proc/self/task"), runtime.NumGoroutine()
 	for n := range rounds {
 		cycle(n)
@@ -49,12 +50,42 @@ func TestLeaks(t *testing.T) {
 		must(t, h.Apply(space, c, lan))
 		space.Close()
 	}
+	must(t, h.deleting.Wait())
 	if n := count(t, "/proc/self/fd"); n != fds {
 		t.Errorf("%d descriptors, before %d", n, fds)
 	}
 	eventually(t, "goroutines end", func() bool { return runtime.NumGoroutine() <= goroutines })
-	if n := count(t, "/proc/self/task"); n > threads+4 { // the runtime's own
+	if n := count(t, "/proc/self/task"); n > threads+4+deletesAhead { // the runtime's own
 		t.Errorf("%d threads, before %d", n, threads)
+	}
+}
+
+// Staying in a namespace costs one descriptor, until Close.
+func TestStay(t *testing.T) {
+	h := newHost(t)
+	name, _ := newNamed(t)
+	fds := count(t, "/proc/self/fd")
+	ns, err := Open("/run/netns/" + name)
+	must(t, err)
+	must(t, ns.Stay())
+	free, err := h.FreeName(ns, func(name string) bool { return name == "eth0" })
+	must(t, err)
+	if free != "eth1" {
+		t.Errorf("free name %q, want eth1", free)
+	}
+	c, err := h.CreateChild(context.Background(), ns, h.spec(1))
+	must(t, err)
+	must(t, h.Apply(ns, c, lan))
+	if taken, err := h.FreeName(ns, func(string) bool { return false }); err != nil || taken == c.Name {
+		t.Errorf("free name %q, %v", taken, err)
+	}
+	if n := count(t, "/proc/self/fd"); n != fds+2 {
+		t.Errorf("%d descriptors while in it, before %d", n, fds)
+	}
+	ns.Close()
+	ns.Close()
+	if n := count(t, "/proc/self/fd"); n != fds {
+		t.Errorf("%d descriptors afterwards, before %d", n, fds)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -17,6 +18,9 @@ import (
 type NS struct {
 	id Namespace
 	fd atomic.Int32
+
+	mu   sync.Mutex
+	stay *conn // of Stay
 }
 
 // Open opens the network namespace at path (/run/netns/NAME, /proc/PID/ns/net).
@@ -35,9 +39,25 @@ func Open(path string) (*NS, error) {
 	return newNS(id, fd), nil
 }
 
+// HostPath is the path in a Namespace that stands for the one this process
+// itself lives in, whatever its process id.
+const HostPath = "host"
+
+// Host names the network namespace of this process itself.
+func Host() (Namespace, error) {
+	own, err := home()
+	if err != nil {
+		return Namespace{}, err
+	}
+	return Namespace{Path: HostPath, Dev: own.id.Dev, Ino: own.id.Ino}, nil
+}
+
 // Open opens the namespace that n names. When the path is gone, or by now
 // belongs to another namespace, the error is ErrGone.
 func (n Namespace) Open() (*NS, error) {
+	if n.Path == HostPath {
+		return n.openHost()
+	}
 	ns, err := Open(n.Path)
 	if errors.Is(err, ErrInvalid) {
 		return nil, faultf(ErrGone, "namespace %s is gone: a plain file stands in its place", n.Path)
@@ -52,11 +72,26 @@ func (n Namespace) Open() (*NS, error) {
 	return ns, nil
 }
 
+func (n Namespace) openHost() (*NS, error) {
+	if !n.Alive() {
+		return nil, faultf(ErrGone, "the host's network namespace is another one now")
+	}
+	own, err := home()
+	if err != nil {
+		return nil, err
+	}
+	return own.dup()
+}
+
 // Alive tells whether n's path still leads to n, by one stat and without a
 // descriptor. The kernel gives an inode number out again once its namespace is
 // freed, so a namespace made later under the same path can answer for n; what
 // FindChild finds in it is the proof.
 func (n Namespace) Alive() bool {
+	if n.Path == HostPath {
+		own, err := Host()
+		return err == nil && own == n
+	}
 	var st unix.Stat_t
 	return unix.Stat(n.Path, &st) == nil && st.Dev == n.Dev && st.Ino == n.Ino
 }
@@ -67,8 +102,30 @@ func (n *NS) ID() Namespace { return n.id }
 // FD is the open descriptor, which stays n's; -1 after Close.
 func (n *NS) FD() int { return int(n.fd.Load()) }
 
+// Stay opens an rtnetlink socket in the namespace that the Kernel's calls share
+// from then on, one at a time, until Close: for several calls in a row.
+func (n *NS) Stay() error {
+	c, err := n.dial()
+	if err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.stay != nil {
+		n.stay.close()
+	}
+	n.stay = c
+	return nil
+}
+
 // Close lets go of the namespace. A second call does nothing.
 func (n *NS) Close() {
+	n.mu.Lock()
+	if n.stay != nil {
+		n.stay.close()
+		n.stay = nil
+	}
+	n.mu.Unlock()
 	if fd := n.fd.Swap(-1); fd >= 0 {
 		unix.Close(int(fd))
 	}

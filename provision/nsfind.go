@@ -50,6 +50,31 @@ func AllNamespaces() ([]Namespace, error) {
 	return all, nil
 }
 
+// NamespaceOf finds a path to the namespace that the host knows by this id.
+// ErrGone: none leads there.
+func (k *Kernel) NamespaceOf(nsid int) (Namespace, error) {
+	all, err := AllNamespaces()
+	if err != nil {
+		return Namespace{}, err
+	}
+	for _, n := range all {
+		ns, err := n.Open()
+		if err != nil {
+			continue // it ended meanwhile
+		}
+		var id int
+		err = k.onHost(func(c *conn) (err error) {
+			id, err = c.namespaceID(ns.FD())
+			return err
+		})
+		ns.Close()
+		if err == nil && id == nsid && nsid >= 0 {
+			return n, nil
+		}
+	}
+	return Namespace{}, faultf(ErrGone, "no name and no process leads to the network namespace with id %d", nsid)
+}
+
 // eachNamespace calls yield with every path that leads to a namespace until
 // yield returns false. What vanishes meanwhile is passed over.
 func eachNamespace(yield func(Namespace) bool) {

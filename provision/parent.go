@@ -27,6 +27,16 @@ func (k *Kernel) Parent(name string) (Parent, error) {
 	return parentOf(l), err
 }
 
+// ParentAt reads the link of the host namespace with this index, whatever its
+// name is by now. ErrGone: there is none.
+func (k *Kernel) ParentAt(index int) (Parent, error) {
+	l, err := k.hostIndex(index)
+	if errors.Is(err, errNoLink) {
+		return Parent{}, faultf(ErrGone, "there is no interface with index %d", index)
+	}
+	return parentOf(l), err
+}
+
 // EnsureParent returns the parent, checked to be one that children can hang on,
 // and up. IF.VID that doesn't exist is made as an 802.1Q link on IF, or, when IF
 // has a link for that id under another name, that one is returned; made tells
@@ -132,8 +142,10 @@ func (k *Kernel) readyParent(l link) (link, error) {
 // checkParent refuses what can't carry children, and says what to do instead.
 func (k *Kernel) checkParent(l link) error {
 	master := "its master"
-	if m, err := k.hostIndex(l.master); l.master != 0 && err == nil {
-		master = m.name
+	if l.master != 0 {
+		if m, err := k.hostIndex(l.master); err == nil {
+			master = m.name
+		}
 	}
 	switch {
 	case l.flags&unix.IFF_LOOPBACK != 0:

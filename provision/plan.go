@@ -36,13 +36,48 @@ func (cfg *Config) plan(index int, have []route) []route {
 		r.via, r.onlink = via, !onLink.Contains(via)
 		through = append(through, r)
 	}
-	if cfg.Router.IsValid() {
+	if cfg.Router.IsValid() && !cfg.leftToOthers(index, have) {
 		add(netip.PrefixFrom(netip.IPv4Unspecified(), 0), cfg.Router)
 	}
 	for _, r := range cfg.Routes {
 		add(r.Dst, r.Via)
 	}
 	return append(direct, through...)
+}
+
+// leftToOthers tells whether a Shared child's default route is somebody else's.
+func (cfg *Config) leftToOthers(index int, have []route) bool {
+	if !cfg.Shared || cfg.Metric != 0 {
+		return false
+	}
+	for _, r := range have {
+		switch {
+		case !r.isDefault() || r.typ != unix.RTN_UNICAST:
+		case r.index != index:
+			return true
+		case r.proto != unix.RTPROT_DHCP && r.via == cfg.Router:
+			return true
+		}
+	}
+	return false
+}
+
+// replaced are the routes that others put on a Shared child and that give way
+// to one of want.
+func (cfg *Config) replaced(index int, have []route, want map[route]bool) (gone []route) {
+	if !cfg.Shared {
+		return nil
+	}
+	ours := map[netip.Prefix]bool{}
+	for r := range want {
+		ours[r.dst] = true
+	}
+	for _, r := range have {
+		if r.index == index && ours[r.dst] && r.typ == unix.RTN_UNICAST && r.proto != unix.RTPROT_DHCP && r.proto != unix.RTPROT_KERNEL {
+			gone = append(gone, r)
+		}
+	}
+	return gone
 }
 
 // defaultMetric is the metric of the default route: the one asked for, or 0
@@ -53,14 +88,14 @@ func (cfg *Config) defaultMetric(index int, have []route) int {
 	if cfg.Metric != 0 {
 		return cfg.Metric
 	}
-	last, others := 1000+index, false
+	last, others := 1000+index, cfg.Shared
 	for _, r := range have {
 		if !r.isDefault() || r.typ != unix.RTN_UNICAST {
 			continue
 		}
 		if r.index != index {
 			others = true
-		} else if r.proto == unix.RTPROT_DHCP && (r.metric == 0 || r.metric == last) {
+		} else if r.proto == unix.RTPROT_DHCP && (r.metric == 0 && !cfg.Shared || r.metric == last) {
 			return r.metric
 		}
 	}

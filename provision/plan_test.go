@@ -27,6 +27,7 @@ func TestPlan(t *testing.T) {
 		return route{index: index, dst: prefix("0.0.0.0/0"), via: addr("10.9.0.1"), metric: metric, proto: proto, typ: 1}
 	}
 	base := Config{Address: prefix("10.9.0.5/24"), Router: addr("10.9.0.1")}
+	shared := func(c *Config) { c.Shared = true }
 	for _, tt := range []struct {
 		name string
 		cfg  func(*Config)
@@ -42,6 +43,13 @@ func TestPlan(t *testing.T) {
 		{"ours was second, alone now", nil, []route{def(7, 1007, 16)}, []string{"0.0.0.0/0 via 10.9.0.1 src 10.9.0.5 metric 1007"}},
 		{"ours had a metric asked for", nil, []route{def(7, 50, 16), def(3, 0, 3)}, []string{"0.0.0.0/0 via 10.9.0.1 src 10.9.0.5 metric 1007"}},
 		{"router outside", func(c *Config) { c.Address = prefix("10.9.0.5/32") }, nil, []string{"0.0.0.0/0 via 10.9.0.1 src 10.9.0.5 metric 0 onlink"}},
+		{"shared: theirs through this child", shared, []route{def(7, 0, 3)}, nil},
+		{"shared: theirs elsewhere", shared, []route{def(3, 0, 3)}, nil},
+		{"shared: none yet", shared, nil, []string{"0.0.0.0/0 via 10.9.0.1 src 10.9.0.5 metric 1007"}},
+		{"shared: ours is there, theirs has come", shared, []route{def(7, 1007, 16), def(7, 0, 3)}, nil},
+		{"shared: ours alone", shared, []route{def(7, 1007, 16)}, []string{"0.0.0.0/0 via 10.9.0.1 src 10.9.0.5 metric 1007"}},
+		{"shared: theirs by a former router", func(c *Config) { shared(c); c.Router = addr("10.9.0.2") }, []route{def(7, 0, 3)}, []string{"0.0.0.0/0 via 10.9.0.2 src 10.9.0.5 metric 1007"}},
+		{"shared: metric asked for", func(c *Config) { shared(c); c.Metric = 50 }, []route{def(3, 0, 3)}, []string{"0.0.0.0/0 via 10.9.0.1 src 10.9.0.5 metric 50"}},
 		{"on the link comes first", func(c *Config) {
 			c.Routes = []Route{{prefix("10.1.0.0/16"), addr("10.9.0.3")}, {prefix("10.2.0.0/16"), netip.Addr{}}, {prefix("10.3.0.0/16"), addr("0.0.0.0")}}
 		}, nil, []string{

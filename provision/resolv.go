@@ -36,7 +36,7 @@ func NamedResolv(name string) (ResolvFile, error) {
 
 // ProcessResolv is the file that the process reads.
 func ProcessResolv(pid int) (ResolvFile, error) {
-	start, err := processStart(pid)
+	start, err := ProcessStart(pid)
 	if err != nil {
 		return ResolvFile{}, err
 	}

@@ -65,7 +65,7 @@ func (h resolvHost) openDir(f ResolvFile) (*resolvDir, error) {
 // checkProcess makes sure that root, opened by PID, is of the process meant,
 // and isn't the host's own.
 func (h resolvHost) checkProcess(f ResolvFile, root int) error {
-	if start, err := processStart(f.PID); err != nil {
+	if start, err := ProcessStart(f.PID); err != nil {
 		return err
 	} else if f.Start != 0 && start != f.Start {
 		return faultf(ErrGone, "process %d is gone: another one has its number", f.PID)
@@ -145,9 +145,10 @@ func sameFile(fd int, path string) bool {
 	return unix.Fstat(fd, &a) == nil && unix.Stat(path, &b) == nil && a.Dev == b.Dev && a.Ino == b.Ino
 }
 
-// processStart reads field 22 of /proc/PID/stat; the second, the command's
-// name, is in parentheses and may hold anything.
-func processStart(pid int) (uint64, error) {
+// ProcessStart is when a process was started, in clock ticks after boot (proc(5),
+// /proc/PID/stat, field 22; the second, the command's name, is in parentheses
+// and may hold anything). ErrGone: there is none, or it has exited.
+func ProcessStart(pid int) (uint64, error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 		return 0, faultf(ErrGone, "process %d is gone", pid)
@@ -159,6 +160,9 @@ func processStart(pid int) (uint64, error) {
 	fields := strings.Fields(rest)
 	if len(fields) < 20 {
 		return 0, fmt.Errorf("read the start of process %d: unexpected format", pid)
+	}
+	if fields[0] == "Z" || fields[0] == "X" {
+		return 0, faultf(ErrGone, "process %d has exited", pid)
 	}
 	start, err := strconv.ParseUint(fields[19], 10, 64)
 	if err != nil {

@@ -59,6 +59,11 @@ type Child struct {
 	// NSID is the namespace's id as seen from the host (RTM_GETNSID), by which
 	// events and a deletion without a path find it. -1: none.
 	NSID int `json:"nsid"`
+	// Parent and Mode are as CreateChild and FindChild saw them, and are not
+	// stored: the parent's index in the host namespace, 0 when it is in another
+	// one, and the mode, empty for one this package doesn't make.
+	Parent int  `json:"-"`
+	Mode   Mode `json:"-"`
 }
 
 // Forever stands for an address that never expires (INFINITY_LIFE_TIME).
@@ -78,6 +83,13 @@ type Config struct {
 	Metric int
 	// MTU of the child; 0 leaves it alone.
 	MTU int
+	// Shared is set where somebody else configures the child too, as a container
+	// engine does. Routes of theirs on the child give way to those of Routes. The
+	// default route is theirs: Router is put in only where the namespace has no
+	// default route, or Metric is set, or theirs leads through this child to
+	// another router, which it replaces; and never with a metric of 0, so that
+	// they can add one beside it.
+	Shared bool
 }
 
 // Route is a destination beside the default route. A zero Via: on the link.
@@ -110,12 +122,20 @@ const (
 	ParentDown EventKind = iota + 1
 	// ParentUp: both are there again.
 	ParentUp
-	// ParentGone: the link was deleted, moved or renamed away.
+	// ParentGone: the link was deleted or moved to another namespace.
 	ParentGone
 	// ParentChanged: its MTU or MAC changed.
 	ParentChanged
+	// ParentAdded: there is a link by this name now. It need not be up.
+	ParentAdded
+	// ParentRenamed: the link has another name now.
+	ParentRenamed
 	// ChildGone: a child was deleted in its namespace.
 	ChildGone
+	// ChildChanged: a child in another namespace is as Name and Up say, or (then
+	// Name is empty) lost an address or a route. It also comes of changes that
+	// this program makes itself, and for any link that could be a child.
+	ChildChanged
 	// NamespaceGone: the kernel freed the namespace.
 	NamespaceGone
 	// Resync: events were lost (ENOBUFS); look at everything again.
@@ -129,4 +149,11 @@ type Event struct {
 	Name  string
 	Index int
 	NSID  int
+	// OldName is set with ParentRenamed, the others with ParentChanged, and the
+	// MAC with a ChildChanged that has a Name.
+	OldName     string
+	MTU, OldMTU int
+	MAC, OldMAC net.HardwareAddr
+	// Up is IFF_UP of a ChildChanged with a Name.
+	Up bool
 }

@@ -14,10 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Watcher tells what happens by itself to the links of the host namespace, to
-// children in every namespace the host has an id for (CreateChild and FindChild
-// see to that), and to those namespaces. It costs one socket, however many
-// namespaces there are, and holds none of them.
+// Watcher tells what happens by itself to the links of the host namespace, and
+// to children, their addresses and routes in every namespace the host has an id
+// for (CreateChild and FindChild see to that, and the kernel when a link is moved
+// there out of the host namespace), and to those namespaces. It costs one socket,
+// however many namespaces there are, and holds none of them.
 //
 // Order: events come in the order in which the kernel made the changes. When a
 // namespace dies, NamespaceGone is all that comes, without a ChildGone for each
@@ -102,7 +103,10 @@ func (w *Watcher) subscribe() error {
 		unix.Close(fd)
 		return fmt.Errorf("listen to other namespaces (needs CAP_NET_BROADCAST): %w", err)
 	}
-	groups := uint32(1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_NSID-1))
+	if err := filter(fd); err != nil {
+		unix.Close(fd)
+		return fmt.Errorf("filter rtnetlink: %w", err)
+	}
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}); err != nil {
 		unix.Close(fd)
 		return fmt.Errorf("subscribe to rtnetlink: %w", err)
@@ -183,8 +187,13 @@ func (w *Watcher) datagram(b []byte, nsid int) error {
 func (w *Watcher) message(h unix.NlMsghdr, data []byte, nsid int) error {
 	switch h.Type {
 	case unix.RTM_NEWLINK:
-		if l, ok := parseLink(data); ok && l.family == unix.AF_UNSPEC && nsid == own {
+		l, ok := parseLink(data)
+		switch {
+		case !ok || l.family != unix.AF_UNSPEC:
+		case nsid == own:
 			w.tell(w.state.put(l))
+		case l.kind == "macvlan":
+			w.emit(Event{Kind: ChildChanged, Name: l.name, Index: l.index, NSID: nsid, Up: l.up(), MAC: l.mac})
 		}
 	case unix.RTM_DELLINK:
 		l, ok := parseLink(data)
@@ -194,6 +203,10 @@ func (w *Watcher) message(h unix.NlMsghdr, data []byte, nsid int) error {
 			w.tell(w.state.remove(l.index))
 		case l.kind == "macvlan":
 			w.emit(Event{Kind: ChildGone, Name: l.name, Index: l.index, NSID: nsid})
+		}
+	case unix.RTM_DELADDR, unix.RTM_DELROUTE:
+		if index, ok := lost(h, data); ok && nsid != own {
+			w.emit(Event{Kind: ChildChanged, Index: index, NSID: nsid})
 		}
 	case unix.RTM_DELNSID:
 		if id := parseNamespaceID(data); nsid == own && id >= 0 {

@@ -5,6 +5,7 @@ package provision
 import (
 	"context"
 	"log/slog"
+	"net"
 	"testing"
 	"time"
 
@@ -44,8 +45,18 @@ func watchWith(t *testing.T, w *Watcher, room int) <-chan Event {
 	return events
 }
 
-// next is the next event, which must come.
+// next is the next event that isn't of a change inside a child's namespace,
+// which must come.
 func next(t *testing.T, events <-chan Event) Event {
+	t.Helper()
+	for {
+		if e := nextOfAll(t, events); e.Kind != ChildChanged {
+			return e
+		}
+	}
+}
+
+func nextOfAll(t *testing.T, events <-chan Event) Event {
 	t.Helper()
 	select {
 	case e := <-events:
@@ -83,15 +94,21 @@ func TestWatchParent(t *testing.T) {
 	wantNext(t, events, is(ParentDown, "p0"))
 	must(t, nh.LinkSetUp(p0))
 	wantNext(t, events, is(ParentUp, "p0"))
+	old := p0.Attrs().HardwareAddr
 	must(t, nh.LinkSetMTU(p0, 1400))
-	wantNext(t, events, is(ParentChanged, "p0"))
+	changed := is(ParentChanged, "p0")
+	changed.MTU, changed.OldMTU, changed.MAC, changed.OldMAC = 1400, 1500, old, old
+	wantNext(t, events, changed)
 	must(t, nh.LinkSetHardwareAddr(p0, mac(77)))
-	wantNext(t, events, is(ParentChanged, "p0"))
+	changed.OldMTU, changed.MAC = 1400, mac(77)
+	wantNext(t, events, changed)
 	must(t, nh.LinkSetAlias(p0, "x")) // nothing that counts
 	must(t, nh.LinkSetDown(p0))
 	wantNext(t, events, is(ParentDown, "p0"))
 	must(t, nh.LinkSetName(p0, "lan"))
-	wantNext(t, events, is(ParentGone, "p0"))
+	renamed := is(ParentRenamed, "lan")
+	renamed.OldName = "p0"
+	wantNext(t, events, renamed)
 	must(t, nh.LinkSetUp(p0))
 	wantNext(t, events, is(ParentUp, "lan"))
 	must(t, nh.LinkDel(p0))
@@ -103,6 +120,8 @@ func TestWatchParent(t *testing.T) {
 			break
 		}
 	}
+	must(t, nh.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "p0"}})) // something by that name
+	wantNext(t, events, Event{Kind: ParentAdded, Name: "p0", Index: linkNamed(t, nh, "p0").Attrs().Index, NSID: -1})
 }
 
 func TestWatchParentMoves(t *testing.T) {
@@ -268,6 +287,11 @@ func TestHostLinks(t *testing.T) {
 	}
 	live := link{index: 5, name: "a", mtu: 1500, flags: 1 | 1<<16}
 	is := func(kind EventKind, name string) Event { return Event{Kind: kind, Name: name, Index: 5, NSID: -1} }
+	changed := func(was, mtu int) Event {
+		return Event{Kind: ParentChanged, Name: "b", Index: 5, NSID: -1, OldMTU: was, MTU: mtu, MAC: net.HardwareAddr{}, OldMAC: net.HardwareAddr{}}
+	}
+	called := is(ParentRenamed, "b")
+	called.OldName = "a"
 	renamed := live
 	renamed.name = "b"
 	dead := renamed
@@ -276,11 +300,11 @@ func TestHostLinks(t *testing.T) {
 		l    link
 		want []Event
 	}{
-		{live, []Event{is(ParentUp, "a")}},
+		{live, []Event{is(ParentAdded, "a"), is(ParentUp, "a")}},
 		{live, nil},
-		{renamed, []Event{is(ParentGone, "a"), is(ParentUp, "b")}},
-		{dead, []Event{is(ParentChanged, "b"), is(ParentDown, "b")}},
-		{renamed, []Event{is(ParentChanged, "b"), is(ParentUp, "b")}},
+		{renamed, []Event{called}},
+		{dead, []Event{changed(1500, 1400), is(ParentDown, "b")}},
+		{renamed, []Event{changed(1400, 1500), is(ParentUp, "b")}},
 	} {
 		if diff := cmp.Diff(tt.want, s.put(tt.l)); diff != "" {
 			t.Error(diff)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -20,7 +21,7 @@ const (
 
 // run does what args say and returns the exit status.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	app := newApp(stdout, stderr)
+	app := appFor(args, stdout, stderr)
 	args, err := arrange(app, args)
 	if err == nil {
 		err = app.RunContext(ctx, args)
@@ -28,7 +29,42 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return report(ctx, stderr, err)
 }
 
+// commands make the commands, in the order of the help.
+var commands = []func() *cli.Command{
+	serveCommand, attachCommand, detachCommand, leasesCommand, renewCommand, releaseCommand, hostLinkCommand,
+	probeCommand, doctorCommand, eventsCommand, statusCommand, versionCommand, completionCommand, completeCommand,
+}
+
 func newApp(stdout, stderr io.Writer) *cli.App {
+	all := make([]*cli.Command, 0, len(commands))
+	for _, command := range commands {
+		all = append(all, command())
+	}
+	return appOf(all, stdout, stderr)
+}
+
+// appFor is newApp with nothing but the command that args begin with, where they
+// do: making all of them is a good part of what a command takes by itself.
+func appFor(args []string, stdout, stderr io.Writer) *cli.App {
+	words := args[min(len(args), 1):]
+	for len(words) > 1 && strings.TrimLeft(words[0], "-") == "socket" && words[0] != "socket" {
+		words = words[2:]
+	}
+	if len(words) > 0 {
+		if command, ok := frequent[words[0]]; ok {
+			return appOf([]*cli.Command{command()}, stdout, stderr)
+		}
+	}
+	return newApp(stdout, stderr)
+}
+
+// frequent are the commands that are made alone.
+var frequent = map[string]func() *cli.Command{
+	"serve": serveCommand, "attach": attachCommand, "detach": detachCommand, "leases": leasesCommand,
+	"renew": renewCommand, "release": releaseCommand, "status": statusCommand,
+}
+
+func appOf(only []*cli.Command, stdout, stderr io.Writer) *cli.App {
 	app := &cli.App{
 		Name:      "mvdhcp",
 		Usage:     "macvlan children with leases of the VLAN's own DHCP server",
@@ -40,10 +76,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			Value:       fromEnv("MVDHCP_SOCKET", defaultSocket),
 			DefaultText: defaultSocket,
 		}},
-		Commands: []*cli.Command{
-			serveCommand(), attachCommand(), detachCommand(), leasesCommand(), renewCommand(), releaseCommand(),
-			probeCommand(), eventsCommand(), statusCommand(), versionCommand(), completionCommand(), completeCommand(),
-		},
+		Commands:              only,
 		CustomAppHelpTemplate: appHelp,
 		Action:                noCommand,
 		OnUsageError:          badFlag,

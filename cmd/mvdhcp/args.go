@@ -85,11 +85,32 @@ func split(app *cli.App, args []string) (flags []given, words []string, err erro
 }
 
 func findFlag(flags []cli.Flag, name string) cli.Flag {
-	i := slices.IndexFunc(flags, func(f cli.Flag) bool { return slices.Contains(f.Names(), name) })
+	i := slices.IndexFunc(flags, func(f cli.Flag) bool { return nameOf(f) == name })
+	if i < 0 { // by another of its names
+		i = slices.IndexFunc(flags, func(f cli.Flag) bool { return slices.Contains(f.Names(), name) })
+	}
 	if i < 0 {
 		return nil
 	}
 	return flags[i]
+}
+
+// nameOf is a flag's first name, without the regular expression that each call
+// of Names runs for each of them.
+func nameOf(f cli.Flag) string {
+	switch f := f.(type) {
+	case *cli.StringFlag:
+		return f.Name
+	case *cli.BoolFlag:
+		return f.Name
+	case *cli.StringSliceFlag:
+		return f.Name
+	case *cli.IntFlag:
+		return f.Name
+	case *cli.DurationFlag:
+		return f.Name
+	}
+	return f.Names()[0]
 }
 
 func takesValue(f cli.Flag) bool {
@@ -107,6 +128,15 @@ func unknownFlag(cmd *cli.Command, name string) error {
 // badFlag words what the flag parser refuses: a value of the wrong type.
 func badFlag(c *cli.Context, err error, _ bool) error {
 	said := strings.NewReplacer(" for flag -", " for flag --", " for -", " for flag --").Replace(err.Error())
+	if before, ok := strings.CutSuffix(said, ": parse error"); ok { // of package flag
+		_, name, _ := strings.Cut(before, " for flag --")
+		switch findFlag(append(slices.Clone(c.App.Flags), c.Command.Flags...), name).(type) {
+		case *cli.DurationFlag:
+			return usage("%s: %s: give a time with its unit, such as 30s", c.Command.Name, before)
+		case *cli.IntFlag:
+			return usage("%s: %s: give a whole number", c.Command.Name, before)
+		}
+	}
 	return usage("%s: %s: see mvdhcp %s --help", c.Command.Name, said, c.Command.Name)
 }
 
@@ -146,8 +176,12 @@ func surplus(c *cli.Context, taken int) error {
 // checkEmpty refuses flags that are there without a value: taking the default
 // would hide that a variable was not set.
 func checkEmpty(c *cli.Context) error {
+	given := c.FlagNames()
 	for _, f := range append(slices.Clone(c.App.Flags), c.Command.Flags...) {
-		name := f.Names()[0]
+		name := nameOf(f)
+		if !slices.Contains(given, name) {
+			continue
+		}
 		var values []string
 		switch f.(type) {
 		case *cli.StringFlag:
@@ -155,7 +189,7 @@ func checkEmpty(c *cli.Context) error {
 		case *cli.StringSliceFlag:
 			values = c.StringSlice(name)
 		}
-		if c.IsSet(name) && slices.Contains(values, "") {
+		if slices.Contains(values, "") {
 			return usage("%s: --%s is empty: give a value or leave it out", c.Command.Name, name)
 		}
 	}

@@ -26,9 +26,10 @@ func attachCommand() *cli.Command {
 		Description: describeCommand(`
 			Makes a macvlan child of the parent in TARGET's network namespace, gets it an
 			address from the DHCP server of the parent's network, and hands the lease to
-			the keeper. A keeper that does not run is started in the background. Ctrl-C
-			while it waits undoes all of it, with exit status 130; a second Ctrl-C leaves
-			the undoing to the keeper.`,
+			the keeper. A container stays attached when it stops and starts again, until it
+			is detached or removed. A keeper that does not run is started in the background.
+			Ctrl-C while it waits undoes all of it, with exit status 130; a second Ctrl-C
+			leaves the undoing to the keeper.`,
 			"mvdhcp attach web --parent ens192.100",
 			"mvdhcp attach netns:blue --parent eth0 --hostname blue --request-ip 10.0.0.57",
 			"web: eth0 10.0.0.57/24 via 10.0.0.1, lease 12h from 10.0.0.1, renews in 6h"),
@@ -47,7 +48,7 @@ func attachCommand() *cli.Command {
 			&cli.IntFlag{Name: "metric", Usage: "give the routes metric `N`", DefaultText: "the kernel's, or behind another default route"},
 			&cli.StringFlag{Name: "routes", Usage: "put in the lease's `ROUTES`: " + strings.Join(api.RoutePolicies, ", "), Value: api.RoutePolicies[0]},
 			boolFlag("dns", "write the lease's name servers to the target's resolv.conf"),
-			&cli.IntFlag{Name: "mtu", Usage: "set the child's MTU to `N`", DefaultText: "the server's, or the parent's"},
+			&cli.IntFlag{Name: "mtu", Usage: "set the child's MTU to `N`, but to no more than the parent's", DefaultText: "the server's, or the parent's"},
 			&cli.StringFlag{Name: "conflict-check", Usage: "look for others with the address in this `WAY`: " + strings.Join(api.ConflictChecks, ", "), Value: api.ConflictChecks[0]},
 			&cli.StringSliceFlag{Name: "allow-server", Usage: "listen to the DHCP server at `IP` only (may be repeated)"},
 			&cli.StringSliceFlag{Name: "deny-server", Usage: "never listen to the DHCP server at `IP` (may be repeated)"},

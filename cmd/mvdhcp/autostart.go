@@ -37,7 +37,7 @@ func startKeeper(ctx context.Context, cl *api.Client, socket string, say func(st
 	}
 	log, err := openLog(stateDir)
 	if err != nil {
-		return "", notStarted(err.Error())
+		return "", notStarted(fmt.Sprintf("state directory %s cannot be used: %v; name another one in MVDHCP_STATE_DIR", stateDir, err))
 	}
 	defer log.Close()
 	begin, err := log.Seek(0, io.SeekEnd)
@@ -56,6 +56,7 @@ func startKeeper(ctx context.Context, cl *api.Client, socket string, say func(st
 		return "", notStarted(fmt.Sprintf("%v (log %s)", err, log.Name()))
 	}
 	if pid != k.cmd.Process.Pid {
+		k.end()
 		return "", nil
 	}
 	return fmt.Sprintf("no keeper was running: started one in the background (pid %d, log %s)", pid, log.Name()), nil
@@ -75,7 +76,9 @@ func openLog(stateDir string) (*os.File, error) {
 // keeper is a child process that is to become one.
 type keeper struct {
 	cmd  *exec.Cmd
-	gone chan error // delivers how it ended
+	gone chan error // delivers how it ended, once
+	// ended is set once that was taken.
+	ended bool
 }
 
 func spawn(log *os.File, socket, stateDir string) (*keeper, error) {
@@ -87,7 +90,7 @@ func spawn(log *os.File, socket, stateDir string) (*keeper, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	k := &keeper{cmd, make(chan error, 1)}
+	k := &keeper{cmd: cmd, gone: make(chan error, 1)}
 	go func() { k.gone <- cmd.Wait() }()
 	return k, nil
 }
@@ -117,25 +120,40 @@ func (k *keeper) await(ctx context.Context, cl *api.Client, socket string) (int,
 	defer cancel()
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
-	ended := false
 	for {
 		st, err := cl.Status(ctx)
 		if err == nil {
 			return st.PID, nil
 		}
-		if _, held := api.Owner(socket); ended && !held {
+		if _, held := api.Owner(socket); k.ended && !held {
 			return 0, errors.New("it ended at once")
 		}
 		select {
 		case <-k.gone:
-			ended = true
+			k.ended = true
 		case <-tick.C:
 		case <-ctx.Done():
-			if !ended { // it has done nothing yet that would need it
+			if !k.ended { // it has done nothing yet that would need it
 				k.cmd.Process.Signal(syscall.SIGTERM) //nolint:errcheck // it may be gone
 			}
 			return 0, context.Cause(ctx)
 		}
+	}
+}
+
+// endWait bounds the end of a child that was not needed.
+const endWait = 2 * time.Second
+
+// end ends a child that another keeper was faster than: one that is slow to
+// start would take over when the other stops meanwhile, and nobody would know.
+func (k *keeper) end() {
+	if k.ended {
+		return
+	}
+	k.cmd.Process.Signal(syscall.SIGTERM) //nolint:errcheck // it may have ended by itself
+	select {
+	case <-k.gone:
+	case <-time.After(endWait):
 	}
 }
 

@@ -86,7 +86,8 @@ func TestBadInput(t *testing.T) {
 		{attach("--mtu", "0"), "--mtu"},
 		{attach("--mtu", "67"), "--mtu"},
 		{attach("--mtu", "65536"), "--mtu"},
-		{attach("--mtu", "large"), "--mtu"},
+		{attach("--mtu", "large"), "--mtu: give a whole number"},
+		{attach("--timeout", "5"), "--timeout: give a time with its unit"},
 		{attach("--conflict-check", "maybe"), "fast, wait, async, off"},
 		{attach("--allow-server", "x"), "--allow-server"},
 		{attach("--allow-server", ""), "--allow-server is empty"},
@@ -114,6 +115,8 @@ func TestBadInput(t *testing.T) {
 		{[]string{"serve", "--log-level", "loud"}, "debug"},
 		{[]string{"serve", "--log-format", "xml"}, "text, json"},
 		{[]string{"serve", "--state-dir", ""}, "--state-dir is empty"},
+		{[]string{"serve", "--boot-grace", "0s"}, "above 0"},
+		{[]string{"serve", "--boot-grace", "soon"}, "--boot-grace"},
 	}
 	for _, tt := range tests {
 		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
@@ -171,7 +174,7 @@ func TestExitStatuses(t *testing.T) {
 		wantLine(t, mvdhcp(t.Context(), on(socket, tt.args...)...), tt.status, tt.want)
 	}
 	none := filepath.Join(t.TempDir(), "none.sock")
-	for _, args := range [][]string{{"leases"}, {"leases", "--watch"}, {"status"}, {"events"}, {"detach", "netns:a"}, {"renew", "a"}, {"release", "a"}, {"probe", "--parent", "up0"}, {"attach", "netns:a", "--parent", "up0", "--no-start"}} {
+	for _, args := range [][]string{{"leases"}, {"leases", "--watch"}, {"status"}, {"events"}, {"detach", "netns:a"}, {"renew", "a"}, {"release", "a"}, {"probe", "--parent", "up0"}, {"host-link", "--parent", "up0", "--remove"}, {"attach", "netns:a", "--parent", "up0", "--no-start"}} {
 		wantLine(t, mvdhcp(t.Context(), on(none, args...)...), 5, "keeper not reachable at "+none)
 	}
 }

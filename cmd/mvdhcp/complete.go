@@ -10,10 +10,10 @@ import (
 	"strings"
 	"time"
 
-	docker "github.com/moby/moby/client"
 	"github.com/urfave/cli/v2"
 
 	"mvdhcp/internal/api"
+	"mvdhcp/internal/docker"
 )
 
 // completeName is the command that completion scripts call with the words of
@@ -191,20 +191,9 @@ func namespaces() []string { return prefixed(api.TargetNetNS+":", list("/run/net
 func containers(ctx context.Context, cur string) []string {
 	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
 	defer cancel()
-	e, err := docker.New(docker.FromEnv)
+	out, err := docker.RunningNames(ctx)
 	if err != nil {
 		return nil
-	}
-	defer e.Close()
-	res, err := e.ContainerList(ctx, docker.ContainerListOptions{})
-	if err != nil {
-		return nil
-	}
-	var out []string
-	for _, c := range res.Items {
-		for _, n := range c.Names {
-			out = append(out, strings.TrimPrefix(n, "/"))
-		}
 	}
 	if strings.HasPrefix(cur, api.TargetDocker+":") {
 		return prefixed(api.TargetDocker+":", out)

@@ -191,7 +191,7 @@ func TestCandidates(t *testing.T) {
 		{[]string{"--s"}, []string{"--socket"}},
 		{[]string{"help", "att"}, []string{"attach"}},
 		{[]string{"attach", "--timeout", ""}, nil},
-		{nil, strings.Fields("attach completion detach events help leases probe release renew serve status version")},
+		{nil, strings.Fields("attach completion detach doctor events help host-link leases probe release renew serve status version")},
 	} {
 		if diff := cmp.Diff(tt.want, complete(tt.words...), cmpopts.EquateEmpty()); diff != "" {
 			t.Errorf("%q (-want +got):\n%s", tt.words, diff)

@@ -34,7 +34,7 @@ func events(c *cli.Context) error {
 	if err := noArgument(c); err != nil {
 		return err
 	}
-	return client(c).Events(c.Context, func(e api.Event) error {
+	return client(c).Events(c.Context, func() error { return nil }, func(e api.Event) error {
 		if c.Bool("json") {
 			return printJSONLine(c.App.Writer, e)
 		}

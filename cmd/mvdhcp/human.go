@@ -66,7 +66,7 @@ func describe(l api.Lease, now time.Time) string {
 	}
 	if l.Address == "" {
 		fmt.Fprintf(&b, " (%s)", clean(l.State))
-	} else {
+	} else if l.Server != "" {
 		fmt.Fprintf(&b, ", lease %s from %s", leaseTime(l.LeaseSeconds), clean(l.Server))
 	}
 	if !isForever(l.LeaseSeconds) && !l.RenewAt.IsZero() {

@@ -125,7 +125,7 @@ func TestKeeperThatFailsToStart(t *testing.T) {
 	}
 	env = []string{"MVDHCP_STATE_DIR=" + filepath.Join(file, "state")}
 	r = finish(t, program(t, env, on(socket, "attach", "netns:a", "--parent", "up0")...))
-	wantLine(t, r, 5, "none could be started", file)
+	wantLine(t, r, 5, "none could be started", file, "MVDHCP_STATE_DIR")
 }
 
 func TestNoStart(t *testing.T) {

@@ -20,8 +20,9 @@ func leasesCommand() *cli.Command {
 		Description: describeCommand(`
 			Lists the leases of this host, or those that LEASE (an id, identity, address or
 			MAC) or TARGET names. A state with ",parent-down" or ",parent-missing" behind it
-			is of a lease that can't be renewed until its parent is back. With --watch the
-			list is kept up to date on a terminal; elsewhere each change prints a line.`,
+			is of a lease that can't be renewed until its parent is back; "kept,waiting" is a
+			stopped container's, attached again when it starts. With --watch the list is kept
+			up to date on a terminal; elsewhere each change prints a line.`,
 			"mvdhcp leases",
 			"mvdhcp leases --json web",
 			"mvdhcp leases --all | grep ens192.100"),
@@ -76,10 +77,17 @@ var leaseHeader = []string{"IDENTITY", "STATE", "ADDRESS", "MAC", "PARENT", "WHE
 // leaseRow has one word in each cell but the last.
 func leaseRow(l api.Lease, now time.Time) []string {
 	state := l.State
+	if l.Waiting {
+		state += ",waiting"
+	}
 	if l.ParentState != "" && l.ParentState != "up" {
 		state += ",parent-" + l.ParentState
 	}
-	return []string{word(l.Identity), word(state), word(l.Address), word(l.MAC), word(l.Parent), word(where(l.Ifname, l.Target)), expiry(l, now)}
+	place := where(l.Ifname, l.Target)
+	if l.Network != "" {
+		place += "(" + clean(l.Network) + ")"
+	}
+	return []string{word(l.Identity), word(state), word(l.Address), word(l.MAC), word(l.Parent), word(place), expiry(l, now)}
 }
 
 func expiry(l api.Lease, now time.Time) string {

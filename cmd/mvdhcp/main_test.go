@@ -55,6 +55,7 @@ func serveFake(ctx context.Context, o daemon.Options, fails string) error {
 type keeperOf struct {
 	version string
 	attach  func(context.Context, api.AttachRequest, func(string)) (api.Lease, error)
+	host    func(context.Context, api.HostLinkRequest) (api.Lease, error)
 	probe   func(context.Context, api.ProbeRequest) (api.ProbeResult, error)
 	status  api.Status
 
@@ -116,16 +117,24 @@ func (k *keeperOf) find(q string) []api.Lease {
 	return out
 }
 
+func (k *keeperOf) HostLink(ctx context.Context, r api.HostLinkRequest, _ func(string)) (api.Lease, error) {
+	k.called(r)
+	return k.host(ctx, r)
+}
+
 func (k *keeperOf) Probe(ctx context.Context, r api.ProbeRequest, _ func(string)) (api.ProbeResult, error) {
 	k.called(r)
 	return k.probe(ctx, r)
 }
 
-func (k *keeperOf) Events(ctx context.Context, emit func(api.Event) error) error {
+func (k *keeperOf) Events(ctx context.Context, ready func() error, emit func(api.Event) error) error {
 	c := make(chan api.Event, 16)
 	k.mu.Lock()
 	k.readers = append(k.readers, c)
 	k.mu.Unlock()
+	if err := ready(); err != nil {
+		return err
+	}
 	for {
 		select {
 		case <-ctx.Done():

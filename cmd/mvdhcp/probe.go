@@ -25,7 +25,7 @@ func probeCommand() *cli.Command {
 			"mvdhcp probe --parent ens192.100"),
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "parent", Usage: "ask on `IF` or IF.VID"},
-			&cli.DurationFlag{Name: "window", Usage: "wait `TIME` for answers", Value: api.DefaultWindow},
+			&cli.DurationFlag{Name: "window", Usage: "wait `TIME` for answers", Value: api.DefaultWindow, DefaultText: "2s, and 3s more while none has answered"},
 			&cli.StringFlag{Name: "vendor-class", Usage: "send `TEXT` as vendor class (option 60)"},
 			&cli.StringFlag{Name: "client-id", Usage: "DHCP client identifier `ID`: text, hex:BYTES, 0xBYTES or duid"},
 			&cli.StringFlag{Name: "mac", Usage: "ask with this `MAC`", DefaultText: "a random one"},
@@ -52,6 +52,9 @@ func probe(c *cli.Context) error {
 	if err := req.Validate(); err != nil {
 		return inCommand(c, err)
 	}
+	if !c.IsSet("window") {
+		req.Window = 0 // the keeper waits on for a slow server then
+	}
 	show := startProgress(c.App.ErrWriter, req.Parent)
 	defer show.end()
 	res, err := client(c).Probe(c.Context, req, show.say)
@@ -65,7 +68,11 @@ func probe(c *cli.Context) error {
 		err = printOffers(c, res.Offers)
 	}
 	if err == nil && len(res.Offers) == 0 {
-		err = &api.Error{Code: api.CodeNoAnswer, Message: fmt.Sprintf("probe %s: no DHCP server answered within %v: is this the right VLAN, and its server up?", req.Parent, req.Window)}
+		within := ""
+		if req.Window > 0 {
+			within = fmt.Sprintf(" within %v", req.Window)
+		}
+		err = &api.Error{Code: api.CodeNoAnswer, Message: fmt.Sprintf("probe %s: no DHCP server answered%s: is this the right VLAN, and its server up?", req.Parent, within)}
 	}
 	return err
 }

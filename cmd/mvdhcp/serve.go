@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -30,7 +31,8 @@ func serveCommand() *cli.Command {
 		Description: describeCommand(`
 			Keeps the leases of this host until it gets SIGTERM or SIGINT. Addresses and
 			leases stay in place when it ends, and the next one takes them up. It logs to
-			stderr.`,
+			stderr. Sockets that systemd passes, named api and docker, count before
+			--socket and --docker-socket; the latter turns --docker on.`,
 			"mvdhcp serve",
 			"mvdhcp serve --log-level debug --log-format json",
 			"mvdhcp serve --docker"),
@@ -38,7 +40,8 @@ func serveCommand() *cli.Command {
 			&cli.StringFlag{Name: "state-dir", Usage: "keep the leases in `DIR`; without it $MVDHCP_STATE_DIR counts", Value: fromEnv("MVDHCP_STATE_DIR", defaultStateDir), DefaultText: defaultStateDir},
 			&cli.StringFlag{Name: "log-level", Usage: "log from `LEVEL` on: debug, info, warn, error", Value: logLevels[0]},
 			&cli.StringFlag{Name: "log-format", Usage: "log as `FORMAT`: " + strings.Join(logFormats, ", "), Value: logFormats[0]},
-			boolFlag("docker", "serve Docker's IPAM plugin as well"),
+			&cli.DurationFlag{Name: "boot-grace", Usage: "after a boot wait `TIME` for namespaces to be set up anew", Value: time.Minute},
+			boolFlag("docker", "serve Docker's IPAM plugin and network driver as well"),
 			&cli.StringFlag{Name: "docker-socket", Usage: "the plugin's `SOCKET`; its file name is the driver's name", Value: "/run/docker/plugins/mvdhcp.sock"},
 		},
 		Action: serve,
@@ -54,6 +57,9 @@ func serve(c *cli.Context) error {
 			return usage("serve: --%s %q: give one of %s", name, v, strings.Join(all, ", "))
 		}
 	}
+	if d := c.Duration("boot-grace"); d <= 0 {
+		return usage("serve: --boot-grace %v: give a time above 0, such as 1m", d)
+	}
 	if err := needRoot("the keeper (mvdhcp serve)"); err != nil {
 		return err
 	}
@@ -66,6 +72,7 @@ func serve(c *cli.Context) error {
 		StateDir:     stateDir,
 		Log:          newLogger(c.App.ErrWriter, c.String("log-level"), c.String("log-format")),
 		Version:      version(),
+		BootGrace:    c.Duration("boot-grace"),
 		Docker:       c.Bool("docker"),
 		DockerSocket: c.String("docker-socket"),
 	})

@@ -126,9 +126,10 @@ func TestWatchPrintsChanges(t *testing.T) {
 	if got := next(); !strings.HasPrefix(got, "db ") {
 		t.Errorf("a new lease: %q", got)
 	}
-	renewing := all[1]
+	renewing, same := all[1], all[0]
 	renewing.State = "renewing"
-	k.set([]api.Lease{all[0], renewing}, api.Event{})
+	same.ExpiresAt, same.RenewAt = same.ExpiresAt.Add(3), same.RenewAt.Add(-3) // read from another clock
+	k.set([]api.Lease{same, renewing}, api.Event{})
 	if got := next(); !strings.HasPrefix(got, "db ") || !strings.Contains(got, "renewing") {
 		t.Errorf("a changed lease: %q", got)
 	}

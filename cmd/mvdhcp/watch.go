@@ -114,7 +114,7 @@ func (w *watcher) listen(heard chan error) *listener {
 	}
 	go func() {
 		defer close(l.done)
-		err := client(w.c).EventsFrom(ctx, poke, func(api.Event) error { return poke() })
+		err := client(w.c).Events(ctx, poke, func(api.Event) error { return poke() })
 		if err != nil {
 			select {
 			case heard <- err:
@@ -194,7 +194,7 @@ func changes(old, ls []api.Lease) []api.Lease {
 	}
 	var out []api.Lease
 	for _, l := range ls {
-		if before, ok := was[l.ID]; !ok || !reflect.DeepEqual(before, l) {
+		if before, ok := was[l.ID]; !ok || !sameLease(before, l) {
 			out = append(out, l)
 		}
 		delete(was, l.ID)
@@ -206,6 +206,17 @@ func changes(old, ls []api.Lease) []api.Lease {
 		}
 	}
 	return out
+}
+
+// sameLease compares all but the last second of the times: the keeper has them by
+// another clock, and each answer has them a little different.
+func sameLease(a, b api.Lease) bool {
+	for _, t := range [][2]*time.Time{{&a.BoundAt, &b.BoundAt}, {&a.RenewAt, &b.RenewAt}, {&a.RebindAt, &b.RebindAt}, {&a.ExpiresAt, &b.ExpiresAt}} {
+		if t[0].IsZero() == t[1].IsZero() && t[0].Sub(*t[1]).Abs() < time.Second {
+			*t[0] = *t[1]
+		}
+	}
+	return reflect.DeepEqual(a, b)
 }
 
 // redraw fills the terminal, no line longer and no more lines than it has.

@@ -38,13 +38,8 @@ func appendARP(b []byte, mac net.HardwareAddr, sender, target netip.Addr) []byte
 
 // parseARP reads an Ethernet frame with an ARP packet that is not from own.
 func parseARP(frame []byte, own net.HardwareAddr) (dhcpclient.ARPPacket, bool) {
-	if len(frame) < ethernetLen+arpLen || binary.BigEndian.Uint16(frame[12:]) != etherTypeARP {
-		return dhcpclient.ARPPacket{}, false
-	}
-	p := frame[ethernetLen:]
-	op := binary.BigEndian.Uint16(p[6:])
-	if binary.BigEndian.Uint16(p) != arpEthernet || binary.BigEndian.Uint16(p[2:]) != etherTypeIPv4 ||
-		p[4] != 6 || p[5] != 4 || op != arpRequest && op != arpReply || bytes.Equal(p[8:14], own) {
+	p, op, ok := arpPacket(frame)
+	if !ok || bytes.Equal(p[8:14], own) {
 		return dhcpclient.ARPPacket{}, false
 	}
 	return dhcpclient.ARPPacket{
@@ -53,4 +48,26 @@ func parseARP(frame []byte, own net.HardwareAddr) (dhcpclient.ARPPacket, bool) {
 		SenderIP:  netip.AddrFrom4([4]byte(p[14:])),
 		TargetIP:  netip.AddrFrom4([4]byte(p[24:])),
 	}, true
+}
+
+// parseClaim reads the sender of an ARP packet, unless that is a probe's.
+func parseClaim(frame []byte) (dhcpclient.Claim, bool) {
+	p, _, ok := arpPacket(frame)
+	if !ok {
+		return dhcpclient.Claim{}, false
+	}
+	c := dhcpclient.Claim{MAC: [6]byte(p[8:]), Addr: netip.AddrFrom4([4]byte(p[14:])), Direct: frame[0]&1 == 0}
+	return c, !c.Addr.IsUnspecified()
+}
+
+// arpPacket is the ARP packet for IPv4 on Ethernet in a frame, and its
+// operation.
+func arpPacket(frame []byte) (p []byte, op uint16, ok bool) {
+	if len(frame) < ethernetLen+arpLen || binary.BigEndian.Uint16(frame[12:]) != etherTypeARP {
+		return nil, 0, false
+	}
+	p = frame[ethernetLen:]
+	op = binary.BigEndian.Uint16(p[6:])
+	return p, op, binary.BigEndian.Uint16(p) == arpEthernet && binary.BigEndian.Uint16(p[2:]) == etherTypeIPv4 &&
+		p[4] == 6 && p[5] == 4 && (op == arpRequest || op == arpReply)
 }

@@ -62,13 +62,15 @@ func udpFilter() []bpf.Instruction {
 }
 
 // arpFilter passes ARP requests and replies for IPv4 on Ethernet.
-func arpFilter() []bpf.Instruction {
-	return program(append(linkTests(etherTypeARP),
+func arpFilter() []bpf.Instruction { return program(arpTests(), nil, nil) }
+
+func arpTests() []test {
+	return append(linkTests(etherTypeARP),
 		test{load: bpf.LoadAbsolute{Off: offARP, Size: 4}, want: arpEthernet<<16 | etherTypeIPv4},
 		test{load: bpf.LoadAbsolute{Off: offARP + 4, Size: 2}, want: 6<<8 | 4},
 		// 1 or 2, less 1, has no other bit than the lowest.
 		test{load: bpf.LoadAbsolute{Off: offARP + 6, Size: 2}, sub: arpRequest, mask: ^uint32(1)},
-	), nil, nil)
+	)
 }
 
 // linkTests turn away what is for other hosts (a promiscuous parent sees it) and

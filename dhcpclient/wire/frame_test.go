@@ -202,6 +202,10 @@ func FuzzARP(f *testing.F) {
 	f.Add(appendARP(nil, macB, hostB, hostB))
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		p, ok := parseARP(frame, macA)
+		claim, says := parseClaim(frame)
+		if ok && says != !p.SenderIP.IsUnspecified() || ok && says && (claim.Addr != p.SenderIP || !bytes.Equal(claim.MAC[:], p.SenderMAC)) {
+			t.Errorf("%+v out of %+v", claim, p)
+		}
 		if !ok {
 			return
 		}

@@ -5,11 +5,13 @@ package wire
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
 	"mvdhcp/dhcpclient"
@@ -33,6 +35,9 @@ type PacketOptions struct {
 type PacketConn struct {
 	linkConn
 	options PacketOptions
+	// filter waits for the first message to be out: the kernel takes its time to
+	// compile it, and so does the server to answer.
+	filter []bpf.Instruction
 }
 
 // ListenPacket opens a PacketConn on a link of the calling thread's network
@@ -48,15 +53,16 @@ func ListenPacket(ifindex int, o PacketOptions) (*PacketConn, error) {
 	if !o.Source.Is4() {
 		o.Source = netip.IPv4Unspecified()
 	}
-	filter := dhcpFilter(o.MAC)
-	if o.SendOnly {
-		filter = nil
+	c := &PacketConn{linkConn: linkConn{ifindex: ifindex}, options: o}
+	protocol := uint16(0)
+	if !o.SendOnly {
+		protocol, c.filter = unix.ETH_P_IP, dhcpFilter(o.MAC)
 	}
-	s, err := openLink(ifindex, unix.ETH_P_IP, filter, name)
-	if err != nil {
+	var err error
+	if c.socket, err = openLink(ifindex, protocol, nil, name); err != nil {
 		return nil, err
 	}
-	return &PacketConn{linkConn: linkConn{socket: s, ifindex: ifindex}, options: o}, nil
+	return c, nil
 }
 
 // Send implements dhcpclient.Conn.
@@ -68,7 +74,24 @@ func (c *PacketConn) Send(m *dhcpv4.DHCPv4, to netip.Addr) error {
 	if to == broadcastAddr {
 		dst = broadcastMAC
 	}
-	return c.write(appendFrame(nil, c.options.MAC, dst, c.options.Source, to, m.ToBytes()), unix.ETH_P_IP, dst)
+	err := c.write(appendFrame(nil, c.options.MAC, dst, c.options.Source, to, m.ToBytes()), unix.ETH_P_IP, dst)
+	return errors.Join(err, c.narrow())
+}
+
+// narrow attaches the filter unless that is done.
+func (c *PacketConn) narrow() error {
+	if c.filter == nil {
+		return nil
+	}
+	var failed error
+	if err := c.raw.Control(func(fd uintptr) { failed = attach(int(fd), c.filter) }); err != nil {
+		failed = err
+	}
+	if failed != nil {
+		return fmt.Errorf("%s: %w", c.name, failed)
+	}
+	c.filter = nil
+	return nil
 }
 
 // Receive implements dhcpclient.Conn.
@@ -78,7 +101,13 @@ func (c *PacketConn) Receive(ctx context.Context) (dhcpclient.Received, error) {
 		return dhcpclient.Received{}, fmt.Errorf("%s: %w", c.name, ctx.Err())
 	}
 	var r dhcpclient.Received
+	if err := c.narrow(); err != nil {
+		return r, err
+	}
 	err := c.receive(ctx, func(m message) bool {
+		if !forUs(m.from) {
+			return false
+		}
 		d, ok := parseFrame(m.data, checksumPending(m.oob))
 		if !ok {
 			return false
@@ -91,6 +120,12 @@ func (c *PacketConn) Receive(ctx context.Context) (dhcpclient.Received, error) {
 		return true
 	})
 	return r, err
+}
+
+// forUs repeats the filter's test of the packet type, for what came before it.
+func forUs(from unix.Sockaddr) bool {
+	sll, ok := from.(*unix.SockaddrLinklayer)
+	return !ok || sll.Pkttype != packetOtherHost && sll.Pkttype != packetOutgoing
 }
 
 // arpBacklog is how many bytes of ARP may wait for Receive: the thousand packets

@@ -182,14 +182,14 @@ func attach(fd int, code []bpf.Instruction) error {
 }
 
 // openLink opens an AF_PACKET socket on a link. It is made with protocol 0,
-// which receives nothing, so that no frame passes by the filter before bind
-// names the protocol. With no filter it stays like that.
+// which receives nothing, so that no frame passes by the filter, where there is
+// one, before bind names the protocol. Protocol 0 stays like that: it sends.
 func openLink(ifindex int, protocol uint16, filter []bpf.Instruction, name string) (*socket, error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, os.NewSyscallError("socket", err))
 	}
-	if filter != nil {
+	if protocol != 0 {
 		err = listenLink(fd, ifindex, protocol, filter)
 	}
 	if err != nil {
@@ -200,8 +200,10 @@ func openLink(ifindex int, protocol uint16, filter []bpf.Instruction, name strin
 }
 
 func listenLink(fd, ifindex int, protocol uint16, filter []bpf.Instruction) error {
-	if err := attach(fd, filter); err != nil {
-		return err
+	if filter != nil {
+		if err := attach(fd, filter); err != nil {
+			return err
+		}
 	}
 	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1); err != nil {
 		return os.NewSyscallError("PACKET_AUXDATA", err)

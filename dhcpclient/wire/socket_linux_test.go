@@ -9,10 +9,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"os/exec"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,7 +28,7 @@ func (l *lan) sender() *linkConn {
 		if err != nil {
 			return err
 		}
-		s, err := openLink(link.Attrs().Index, unix.ETH_P_ALL, nil, "sender")
+		s, err := openLink(link.Attrs().Index, 0, nil, "sender")
 		c = &linkConn{socket: s, ifindex: link.Attrs().Index}
 		return err
 	})
@@ -71,7 +69,7 @@ func passed(t *testing.T, s *socket) int {
 func TestDHCPFilter(t *testing.T) {
 	l := newLAN(t)
 	c := l.child("02:00:00:00:00:11")
-	conn := c.packet(PacketOptions{})
+	conn := c.narrowed()
 	out := l.sender()
 	set := func(off int, b ...byte) func(f []byte) []byte {
 		return func(f []byte) []byte { copy(f[off:], b); return f }
@@ -126,13 +124,69 @@ func TestDHCPFilter(t *testing.T) {
 	}
 }
 
+// narrowed is a packet socket with its filter, as after its first message.
+func (c *child) narrowed() *PacketConn {
+	c.lan.t.Helper()
+	conn := c.packet(PacketOptions{})
+	if err := conn.narrow(); err != nil {
+		c.lan.t.Fatal(err)
+	}
+	return conn
+}
+
+// What came between the opening of a socket and its first message, which brings
+// the filter, is no reply.
+func TestFramesBeforeFilter(t *testing.T) {
+	l := newLAN(t)
+	var conn *PacketConn
+	in(t, l.host, func() (err error) {
+		conn, err = ListenPacket(l.parent.Attrs().Index, PacketOptions{MAC: macA})
+		return err
+	})
+	defer conn.Close()
+	out := l.sender()
+	other, port, request, all := ack(macA), ack(macA), ack(macA), ack(macA)
+	copy(other, macB)
+	binary.BigEndian.PutUint16(port[36:], 53)
+	request[42] = 1
+	all[46] ^= 0xff // its xid
+	for _, f := range [][]byte{port, request, all} {
+		copy(f, broadcastMAC)
+		f[40], f[41] = 0, 0 // no UDP checksum
+	}
+	for _, f := range [][]byte{other, port, request} {
+		if err := out.write(f, unix.ETH_P_IP, f[:6]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := conn.Send(&dhcpv4.DHCPv4{ClientHWAddr: macA}, broadcastAddr); err != nil {
+		t.Fatal(err)
+	}
+	if conn.filter != nil {
+		t.Error("the first message brought no filter")
+	}
+	if err := out.write(all, unix.ETH_P_IP, broadcastMAC); err != nil {
+		t.Fatal(err)
+	}
+	r, err := conn.Receive(l.ctx())
+	if err != nil || r.Message.TransactionID[0] != 0xff {
+		t.Fatalf("got %+v, %v; want the last frame", r, err)
+	}
+	if n := passed(t, conn.socket); n != 4 {
+		t.Errorf("%d frames arrived, want 4: there was nothing to tell apart", n)
+	}
+}
+
 // What is for other hosts or VLANs arrives at a parent, and is none of ours.
 func TestDHCPFilterOtherHost(t *testing.T) {
 	l := newLAN(t)
 	var conn *PacketConn
 	in(t, l.host, func() (err error) {
 		conn, err = ListenPacket(l.parent.Attrs().Index, PacketOptions{MAC: macA})
-		return err
+		if err != nil {
+			return err
+		}
+		return conn.narrow()
 	})
 	defer conn.Close()
 	out := l.sender()
@@ -196,7 +250,7 @@ func TestARPFilter(t *testing.T) {
 func TestStrayFrames(t *testing.T) {
 	l := newLAN(t)
 	c := l.child("02:00:00:00:00:11")
-	conn := c.packet(PacketOptions{})
+	conn := c.narrowed()
 	arp := c.arp()
 	out := l.sender()
 	stray := make([][]byte, 4)
@@ -359,103 +413,5 @@ func TestFirewall(t *testing.T) {
 	conn := c.packet(PacketOptions{Source: b.Address.Addr(), NextHop: b.NextHopMAC})
 	if got, err := c.client(conn).Renew(l.ctx(), b); err != nil || got.Address != b.Address {
 		t.Errorf("Renew by packet socket: %v, %v", got.Address, err)
-	}
-}
-
-func TestListenErrors(t *testing.T) {
-	if err := Flush(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	before := sockets(t)
-	if c, err := ListenPacket(1, PacketOptions{MAC: macA[:5]}); err == nil {
-		t.Errorf("ListenPacket with a short MAC: %v", c)
-	}
-	if c, err := ListenARP(1, nil); err == nil {
-		t.Errorf("ListenARP without MAC: %v", c)
-	}
-	if c, err := ListenUDP("lo", netip.IPv6Loopback()); err == nil {
-		t.Errorf("ListenUDP from an IPv6 address: %v", c)
-	}
-	if c, err := ListenUDP("nonesuch", hostA); !errors.Is(err, unix.ENODEV) {
-		t.Errorf("ListenUDP on no link: %v, %v", c, err)
-	}
-	const nonesuch = 1 << 30
-	if c, err := ListenPacket(nonesuch, PacketOptions{MAC: macA}); !errors.Is(err, unix.ENODEV) {
-		t.Errorf("ListenPacket on no link: %v, %v", c, err)
-	}
-	if c, err := ListenARP(nonesuch, macA); !errors.Is(err, unix.ENODEV) {
-		t.Errorf("ListenARP on no link: %v, %v", c, err)
-	}
-	if err := Flush(t.Context()); err != nil {
-		t.Error(err)
-	}
-	if after := sockets(t); after != before {
-		t.Errorf("%d sockets are left", after-before)
-	}
-}
-
-// sockets is the number of sockets that the process has open.
-func sockets(t *testing.T) int {
-	t.Helper()
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := 0
-	for _, e := range entries {
-		if target, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && strings.HasPrefix(target, "socket:") {
-			n++
-		}
-	}
-	return n
-}
-
-func TestFlush(t *testing.T) {
-	l := newLAN(t)
-	c := l.child("02:00:00:00:00:11")
-	if err := Flush(l.ctx()); err != nil {
-		t.Fatal(err)
-	}
-	before := sockets(t)
-	for range 30 {
-		c.packet(PacketOptions{}).Close()
-		c.arp().Close()
-	}
-	if err := Flush(l.ctx()); err != nil {
-		t.Fatal(err)
-	}
-	if after := sockets(t); after != before {
-		t.Errorf("%d sockets are left", after-before)
-	}
-}
-
-func TestClosersAreBounded(t *testing.T) {
-	var running, most atomic.Int32
-	hold := make(chan struct{})
-	for range 50 {
-		closeLater(func() {
-			n := running.Add(1)
-			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
-			}
-			<-hold
-			running.Add(-1)
-		})
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := Flush(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("Flush with closers under way: %v", err)
-	}
-	close(hold)
-	if err := Flush(t.Context()); err != nil {
-		t.Error(err)
-	}
-	if n := most.Load(); n == 0 || n > maxClosers {
-		t.Errorf("%d closers at once", n)
-	}
-	closers.Lock()
-	defer closers.Unlock()
-	if closers.running != 0 || closers.queue != nil {
-		t.Errorf("%d closers and %d sockets are left", closers.running, len(closers.queue))
 	}
 }

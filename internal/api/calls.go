@@ -105,6 +105,21 @@ func (s *Server) byQuery(out *stream, r *http.Request, call func(context.Context
 	return answerLeases(out)(call(r.Context(), v.Get("q")))
 }
 
+func (s *Server) hostLink(out *stream, r *http.Request) error {
+	var req HostLinkRequest
+	if err := readBody(r, &req); err != nil {
+		return err
+	}
+	if err := req.Validate(); err != nil {
+		return err
+	}
+	lease, err := s.svc.HostLink(r.Context(), req, out.progress)
+	if err != nil {
+		return calledOff(r.Context(), err, "host-link "+req.Parent)
+	}
+	return out.send(reply{Lease: &lease})
+}
+
 func (s *Server) probe(out *stream, r *http.Request) error {
 	var req ProbeRequest
 	if err := readBody(r, &req); err != nil {
@@ -130,10 +145,7 @@ func (s *Server) events(out *stream, r *http.Request) error {
 	default:
 		return fmt.Errorf("events: %d readers already: end some of them", maxStreams)
 	}
-	if err := out.start(); err != nil {
-		return nil
-	}
-	err := s.svc.Events(r.Context(), func(e Event) error { return out.send(e) })
+	err := s.svc.Events(r.Context(), out.start, func(e Event) error { return out.send(e) })
 	if r.Context().Err() != nil {
 		return nil
 	}

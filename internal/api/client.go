@@ -44,6 +44,18 @@ func (c *Client) Attach(ctx context.Context, req AttachRequest, progress func(st
 	return *r.Lease, nil
 }
 
+// HostLink is Service.HostLink.
+func (c *Client) HostLink(ctx context.Context, req HostLinkRequest, progress func(string)) (Lease, error) {
+	r, err := c.stream(ctx, "/v1/host-link", req, progress)
+	if err != nil {
+		return Lease{}, err
+	}
+	if r.Lease == nil {
+		return Lease{}, c.garbled("/v1/host-link")
+	}
+	return *r.Lease, nil
+}
+
 // Detach is Service.Detach.
 func (c *Client) Detach(ctx context.Context, req DetachRequest) ([]Lease, error) {
 	return fetch[[]Lease](ctx, c, call{method: http.MethodPost, path: "/v1/detach", body: req, grace: undoTimeout})
@@ -84,18 +96,13 @@ func (c *Client) Probe(ctx context.Context, req ProbeRequest, progress func(stri
 }
 
 // Events is Service.Events. Its error is nil when ctx ended it.
-func (c *Client) Events(ctx context.Context, emit func(Event) error) error {
-	return c.EventsFrom(ctx, func() error { return nil }, emit)
-}
-
-// EventsFrom is Events that calls start once the keeper has taken the call.
-func (c *Client) EventsFrom(ctx context.Context, start func() error, emit func(Event) error) error {
+func (c *Client) Events(ctx context.Context, ready func() error, emit func(Event) error) error {
 	a, err := c.open(ctx, call{method: http.MethodGet, path: "/v1/events"})
 	if err != nil {
 		return unlessEnded(ctx, err)
 	}
 	defer a.close()
-	if err := start(); err != nil {
+	if err := ready(); err != nil {
 		return err
 	}
 	for {

@@ -78,7 +78,7 @@ func TestCallsArriveWhole(t *testing.T) {
 	keep("probe", res, err)
 	st, err := s.Status(ctx)
 	keep("status", st, err)
-	err = s.Events(ctx, func(e Event) error { events = append(events, e); return nil })
+	err = s.Events(ctx, quiet, func(e Event) error { events = append(events, e); return nil })
 	if e := new(Error); !errors.As(err, &e) || e.Code != CodeDown {
 		t.Errorf("events that end by themselves: %v", err)
 	}
@@ -288,7 +288,7 @@ func TestEventsEndWithTheirContext(t *testing.T) {
 	}})
 	ctx, cancel := context.WithCancel(t.Context())
 	n := 0
-	if err := s.Events(ctx, func(Event) error { n++; cancel(); return nil }); err != nil || n != 1 {
+	if err := s.Events(ctx, quiet, func(Event) error { n++; cancel(); return nil }); err != nil || n != 1 {
 		t.Errorf("%d events, %v", n, err)
 	}
 	<-ended

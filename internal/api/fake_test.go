@@ -11,15 +11,18 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 )
 
 // fake is a Service of functions; one that is nil fails.
 type fake struct {
+	quiet   time.Duration // before the first progress is sent
 	attach  func(context.Context, AttachRequest, func(string)) (Lease, error)
 	detach  func(context.Context, DetachRequest) ([]Lease, error)
 	leases  func(context.Context, string, bool) ([]Lease, error)
 	renew   func(context.Context, string) ([]Lease, error)
 	release func(context.Context, string) ([]Lease, error)
+	host    func(context.Context, HostLinkRequest, func(string)) (Lease, error)
 	probe   func(context.Context, ProbeRequest, func(string)) (ProbeResult, error)
 	events  func(context.Context, func(Event) error) error
 	status  func(context.Context) (Status, error)
@@ -32,6 +35,13 @@ func (f *fake) Attach(ctx context.Context, r AttachRequest, p func(string)) (Lea
 		return Lease{}, errUnset
 	}
 	return f.attach(ctx, r, p)
+}
+
+func (f *fake) HostLink(ctx context.Context, r HostLinkRequest, p func(string)) (Lease, error) {
+	if f.host == nil {
+		return Lease{}, errUnset
+	}
+	return f.host(ctx, r, p)
 }
 
 func (f *fake) Detach(ctx context.Context, r DetachRequest) ([]Lease, error) {
@@ -69,9 +79,12 @@ func (f *fake) Probe(ctx context.Context, r ProbeRequest, p func(string)) (Probe
 	return f.probe(ctx, r, p)
 }
 
-func (f *fake) Events(ctx context.Context, emit func(Event) error) error {
+func (f *fake) Events(ctx context.Context, ready func() error, emit func(Event) error) error {
 	if f.events == nil {
 		return errUnset
+	}
+	if err := ready(); err != nil {
+		return err
 	}
 	return f.events(ctx, emit)
 }
@@ -107,7 +120,9 @@ func serveOn(t *testing.T, f *fake, l net.Listener, path string) *served {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		s.err = NewServer(f, slog.New(slog.NewTextHandler(s.log, nil))).Serve(ctx, l)
+		srv := NewServer(f, slog.New(slog.NewTextHandler(s.log, nil)))
+		srv.quiet = f.quiet
+		s.err = srv.Serve(ctx, l)
 	}()
 	s.stop = func() { cancel(); <-ended }
 	t.Cleanup(s.stop)
@@ -130,3 +145,5 @@ func (l *logBuffer) String() string {
 	defer l.mu.Unlock()
 	return l.b.String()
 }
+
+func quiet() error { return nil }

@@ -26,7 +26,8 @@ const maxSocketPath = 107
 
 // Listen makes the keeper's socket at path and the folder it is in. A socket
 // file that nobody listens on is taken over; with a living keeper behind it
-// Listen fails and says which process that is. Of several that call Listen for
+// Listen fails and says which process that is; it waits some seconds for one that
+// was killed and has not ended yet. Of several that call Listen for
 // one path at once, one gets it. Closing the listener removes what Listen made.
 func Listen(path string) (net.Listener, error) {
 	if len(path) > maxSocketPath {
@@ -35,7 +36,7 @@ func Listen(path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("failed to make the socket's folder: %w", err)
 	}
-	l, err := takeSocket(path)
+	l, err := outlast(path)
 	if errors.Is(err, errLocked) {
 		return nil, alive(path)
 	}
@@ -43,6 +44,22 @@ func Listen(path string) (net.Listener, error) {
 		return nil, fmt.Errorf("failed to listen on %s: %w", path, err)
 	}
 	return l, nil
+}
+
+// Inherit makes the keeper's socket of one that another process listens on too,
+// as systemd does. With a living keeper behind its path it fails as Listen does.
+// Closing the listener leaves the socket's file where it is.
+func Inherit(l *net.UnixListener) (net.Listener, error) {
+	path := l.Addr().String()
+	lock, err := lockFile(lockPath(path))
+	if errors.Is(err, errLocked) {
+		return nil, alive(path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("failed to take over the socket %s: %w", path, err)
+	}
+	l.SetUnlinkOnClose(false)
+	return &listener{UnixListener: l, lock: lock}, nil
 }
 
 // Owner reports whether some process holds the socket at path or is about to
@@ -62,6 +79,44 @@ func (l *listener) Close() error {
 	err := l.UnixListener.Close()
 	l.once.Do(l.lock.release)
 	return err
+}
+
+const (
+	// dyingFor is how long the kernel may take to end a keeper that was killed:
+	// it waits some 15 ms for each packet socket that was open.
+	dyingFor = 3 * time.Second
+	dyingAsk = 10 * time.Millisecond
+)
+
+// outlast takes the socket, and tries again as long as the process that has the
+// lock doesn't answer: it may be ending, with its socket open to the last, or
+// starting.
+func outlast(path string) (net.Listener, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), dyingFor)
+	defer cancel()
+	for {
+		l, err := takeSocket(path)
+		if !errors.Is(err, errLocked) || ctx.Err() != nil {
+			return l, err
+		}
+		ask, stop := context.WithTimeout(ctx, 10*dyingAsk)
+		_, serr := NewClient(path).Status(ask)
+		stop()
+		if serr == nil {
+			return nil, err
+		}
+		time.Sleep(dyingAsk)
+	}
+}
+
+// listening reports whether a connection to the socket is taken, or would be if
+// its queue weren't full.
+func listening(path string) bool {
+	c, err := net.DialTimeout("unix", path, time.Second)
+	if err == nil {
+		c.Close()
+	}
+	return err == nil || errors.Is(err, unix.EAGAIN)
 }
 
 // takeSocket fails with errLocked where a keeper lives.
@@ -115,11 +170,7 @@ func removeStale(path string) error {
 	if fi.Mode().Type() != fs.ModeSocket {
 		return errors.New("there is a file that is no socket: move it away or choose another --socket")
 	}
-	c, err := net.DialTimeout("unix", path, time.Second)
-	if err == nil {
-		c.Close()
-	}
-	if err == nil || errors.Is(err, unix.EAGAIN) { // EAGAIN: its queue is full
+	if listening(path) {
 		return errLocked
 	}
 	return os.Remove(path)

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -108,6 +109,27 @@ func TestListenNamesAKeeperThatDoesNotAnswer(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "pid "+strconv.Itoa(os.Getpid())) {
 		t.Errorf("got %v", err)
 	}
+}
+
+// A keeper that was killed holds its lock until the kernel has closed its
+// sockets.
+func TestListenOutlastsADyingKeeper(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.sock")
+	dying, err := lockFile(lockPath(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket, err := bind(path) // which takes connections until it is closed
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket.SetUnlinkOnClose(false)
+	time.AfterFunc(100*time.Millisecond, func() { socket.Close(); dying.release() })
+	l, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
 }
 
 func TestListenRefuses(t *testing.T) {

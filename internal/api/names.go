@@ -42,7 +42,7 @@ func ParseTarget(s string) (Target, error) {
 	case kind == TargetNetNS:
 		bad = name == "" || name == "." || name == ".." || name[0] != '/' && strings.Contains(name, "/")
 	case kind == TargetPID:
-		n, err := strconv.ParseUint(name, 10, 22) // PID_MAX_LIMIT, linux/threads.h
+		n, err := strconv.ParseUint(name, 10, 31) // pid_t
 		bad = err != nil || n == 0
 	default:
 		bad = true
@@ -89,6 +89,9 @@ func checkParent(s string) error {
 }
 
 func checkIfname(s string) error {
+	if s == "all" || s == "default" { // devinet_sysctl_register in net/ipv4/devinet.c
+		return usage("--ifname %q: the kernel gives no interface this name: give one such as eth0", s)
+	}
 	if reason := badLinkName(s); reason != "" {
 		return usage("--ifname %q: %s: give a name such as eth0", shorten(s), reason)
 	}

@@ -39,11 +39,12 @@ type Server struct {
 	svc     Service
 	log     *slog.Logger
 	streams chan struct{} // a place for each reader of events
+	quiet   time.Duration // progressAfter
 }
 
 // NewServer makes a server; Serve starts it.
 func NewServer(svc Service, log *slog.Logger) *Server {
-	return &Server{svc: svc, log: log, streams: make(chan struct{}, maxStreams)}
+	return &Server{svc: svc, log: log, streams: make(chan struct{}, maxStreams), quiet: progressAfter}
 }
 
 // Serve answers on l until ctx ends; it closes l. Calls under way then have
@@ -84,14 +85,15 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 // Handler is what Serve serves.
 func (s *Server) Handler() http.Handler {
 	calls := map[string]func(*stream, *http.Request) error{
-		"POST /v1/attach":  s.attach,
-		"POST /v1/detach":  s.detach,
-		"GET /v1/leases":   s.leases,
-		"POST /v1/renew":   s.renew,
-		"POST /v1/release": s.release,
-		"POST /v1/probe":   s.probe,
-		"GET /v1/events":   s.events,
-		"GET /v1/status":   s.status,
+		"POST /v1/attach":    s.attach,
+		"POST /v1/detach":    s.detach,
+		"GET /v1/leases":     s.leases,
+		"POST /v1/renew":     s.renew,
+		"POST /v1/release":   s.release,
+		"POST /v1/host-link": s.hostLink,
+		"POST /v1/probe":     s.probe,
+		"GET /v1/events":     s.events,
+		"GET /v1/status":     s.status,
 	}
 	return s.guard(func(out *stream, r *http.Request) error {
 		call, ok := calls[r.Method+" "+r.URL.Path]
@@ -105,7 +107,7 @@ func (s *Server) Handler() http.Handler {
 // guard answers with the error that h returns or panics with.
 func (s *Server) guard(h func(*stream, *http.Request) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		out := newStream(w)
+		out := newStream(w, s.quiet)
 		defer out.close()
 		defer func() {
 			if p := recover(); p != nil {

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -90,6 +91,35 @@ func TestServerRefusesHostileRequests(t *testing.T) {
 	}
 	if _, err := s.Status(t.Context()); err != nil {
 		t.Errorf("the server is gone: %v", err)
+	}
+}
+
+// Of the progress in the first moments the newest is sent when they are over,
+// and none when the answer comes before that.
+func TestProgressWaits(t *testing.T) {
+	answer := make(chan struct{})
+	attach := func(_ context.Context, _ AttachRequest, progress func(string)) (Lease, error) {
+		progress("first")
+		progress("second")
+		<-answer
+		return Lease{ID: "1"}, nil
+	}
+	s := serve(t, &fake{attach: attach, quiet: 20 * time.Millisecond})
+	var got []string
+	if _, err := s.Attach(t.Context(), AttachRequest{Target: "a", Parent: "up0"}, func(what string) {
+		got = append(got, what)
+		close(answer)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"second"}, got); diff != "" {
+		t.Errorf("progress (-want +got):\n%s", diff)
+	}
+	s = serve(t, &fake{attach: attach, quiet: time.Hour})
+	if _, err := s.Attach(t.Context(), AttachRequest{Target: "a", Parent: "up0"}, func(what string) {
+		t.Errorf("progress %q", what)
+	}); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -189,7 +219,7 @@ func TestReadersOfEventsAreBounded(t *testing.T) {
 	started := make(chan struct{})
 	for range maxStreams {
 		wg.Go(func() {
-			err := s.EventsFrom(ctx, func() error { started <- struct{}{}; return nil }, func(Event) error { return nil })
+			err := s.Events(ctx, func() error { started <- struct{}{}; return nil }, func(Event) error { return nil })
 			if err != nil {
 				t.Error(err)
 			}
@@ -198,7 +228,7 @@ func TestReadersOfEventsAreBounded(t *testing.T) {
 	for range maxStreams {
 		<-started
 	}
-	if err := s.Events(t.Context(), func(Event) error { return nil }); err == nil || !strings.Contains(err.Error(), "256 readers") {
+	if err := s.Events(t.Context(), quiet, func(Event) error { return nil }); err == nil || !strings.Contains(err.Error(), "256 readers") {
 		t.Errorf("one more: %v", err)
 	}
 	if _, err := s.Status(t.Context()); err != nil {

@@ -27,12 +27,23 @@ type stream struct {
 	rc      *http.ResponseController
 	started bool
 	err     error // the first that a write met; nothing is written after it
+
+	quiet time.Time // no progress is sent before
+	// late holds the newest progress until then, and its timer.
+	late struct {
+		what  string
+		timer *time.Timer
+	}
 }
+
+// progressAfter keeps what would be out of date before it is read off the wire:
+// most calls have ended by then.
+const progressAfter = 50 * time.Millisecond
 
 var errClosed = errors.New("the answer is complete")
 
-func newStream(w http.ResponseWriter) *stream {
-	return &stream{w: w, rc: http.NewResponseController(w)}
+func newStream(w http.ResponseWriter, quiet time.Duration) *stream {
+	return &stream{w: w, rc: http.NewResponseController(w), quiet: time.Now().Add(quiet)}
 }
 
 // start sends the head of the answer.
@@ -46,10 +57,32 @@ func (s *stream) start() error {
 // send writes one line.
 func (s *stream) send(v any) error { return s.write(http.StatusOK, v) }
 
-// progress is for a Service to call.
+// progress is for a Service to call. Of what comes in the first moments only the
+// newest is sent, once they are over.
 func (s *stream) progress(what string) {
-	if what != "" {
-		s.send(reply{Progress: what}) //nolint:errcheck // the result that follows meets it again
+	if what == "" {
+		return
+	}
+	s.mu.Lock()
+	wait := time.Until(s.quiet)
+	if wait > 0 {
+		s.late.what = what
+		if s.late.timer == nil {
+			s.late.timer = time.AfterFunc(wait, s.sendLate)
+		}
+		s.mu.Unlock()
+		return
+	}
+	s.late.what = ""
+	s.mu.Unlock()
+	s.send(reply{Progress: what}) //nolint:errcheck // the result that follows meets it again
+}
+
+func (s *stream) sendLate() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if what := s.late.what; what != "" {
+		s.line(http.StatusOK, reply{Progress: what}) //nolint:errcheck // as above
 	}
 }
 
@@ -68,15 +101,24 @@ func (s *stream) close() {
 	if s.err == nil {
 		s.err = errClosed
 	}
+	if s.late.timer != nil {
+		s.late.timer.Stop()
+	}
 }
 
 func (s *stream) write(status int, v any) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.late.what = ""
+	return s.line(status, v)
+}
+
+// line writes one. The lock is held.
+func (s *stream) line(status int, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.err != nil {
 		return s.err
 	}

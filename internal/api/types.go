@@ -13,6 +13,7 @@ type Lease struct {
 	Identity     string    `json:"identity"`
 	State        string    `json:"state"` // RFC 2131's name in lower case, or "ended"
 	Target       string    `json:"target"`
+	Network      string    `json:"network,omitempty"` // the engine's, of a lease of its IPAM plugin
 	NetNS        string    `json:"netns"`
 	Ifname       string    `json:"ifname"`
 	Parent       string    `json:"parent"`
@@ -36,6 +37,9 @@ type Lease struct {
 	ExpiresAt    time.Time `json:"expires_at,omitzero"`
 	Renewals     int       `json:"renewals"`
 	LastError    string    `json:"last_error"`
+	// Waiting is set on a kept lease whose container has stopped: it is attached
+	// again when the container starts.
+	Waiting bool `json:"waiting,omitempty"`
 	// EndedAt and EndReason are set on ended leases (leases --all).
 	EndedAt   time.Time `json:"ended_at,omitzero"`
 	EndReason string    `json:"end_reason,omitempty"`
@@ -76,6 +80,21 @@ type AttachRequest struct {
 	DockerHost string `json:"docker_host,omitempty"`
 }
 
+// HostLinkRequest carries the flags of mvdhcp host-link.
+type HostLinkRequest struct {
+	Parent string `json:"parent"`
+	// Remove takes the parent's host link away; the rest is empty then.
+	Remove bool `json:"remove,omitempty"`
+	// Address is given to the link; without one, the DHCP server is asked.
+	Address       string        `json:"address,omitempty"`
+	Ifname        string        `json:"ifname,omitempty"`
+	MAC           string        `json:"mac,omitempty"`
+	ClientID      string        `json:"client_id,omitempty"`
+	Hostname      string        `json:"hostname,omitempty"`
+	ConflictCheck string        `json:"conflict_check,omitempty"`
+	Timeout       time.Duration `json:"timeout,omitempty"`
+}
+
 // DetachRequest names what to detach: a target, and one interface of it when
 // Ifname is set (all of them otherwise).
 type DetachRequest struct {
@@ -88,7 +107,7 @@ type DetachRequest struct {
 // ProbeRequest asks who serves DHCP on a parent.
 type ProbeRequest struct {
 	Parent      string        `json:"parent"`
-	Window      time.Duration `json:"window,omitempty"` // default 2 s
+	Window      time.Duration `json:"window,omitempty"` // default 2 s, and up to 3 s more for a first answer
 	VendorClass string        `json:"vendor_class,omitempty"`
 	ClientID    string        `json:"client_id,omitempty"`
 	MAC         string        `json:"mac,omitempty"`
@@ -194,9 +213,14 @@ type Service interface {
 	Renew(ctx context.Context, query string) ([]Lease, error)
 	// Release gives the leases back, takes their children away and forgets them.
 	Release(ctx context.Context, query string) ([]Lease, error)
+	// HostLink makes the host's own child of a parent, or returns the one that
+	// is there when it is what was asked for; with Remove it returns the one it
+	// took away.
+	HostLink(ctx context.Context, req HostLinkRequest, progress func(string)) (Lease, error)
 	Probe(ctx context.Context, req ProbeRequest, progress func(string)) (ProbeResult, error)
-	// Events calls emit for each event until ctx ends or emit fails. A reader
-	// too slow for its buffer is told so with an event "lost".
-	Events(ctx context.Context, emit func(Event) error) error
+	// Events calls ready once no later event will be missed, and emit for each
+	// event until ctx ends or one of the two fails. A reader too slow for its
+	// buffer is told so with an event "lost".
+	Events(ctx context.Context, ready func() error, emit func(Event) error) error
 	Status(ctx context.Context) (Status, error)
 }

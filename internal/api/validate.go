@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -90,6 +91,36 @@ func (r *ProbeRequest) Validate() error {
 		check(r.ClientID, checkClientID),
 		check(r.MAC, checkMAC),
 	)
+}
+
+// Validate is as for AttachRequest.
+func (r *HostLinkRequest) Validate() error {
+	given := HostLinkRequest{Parent: r.Parent, Remove: r.Remove, Timeout: r.Timeout, ConflictCheck: r.ConflictCheck}
+	return firstOf(
+		checkParent(r.Parent),
+		exclude(r.Remove && *r != given, "--remove takes the whole link away: give nothing else but --parent"),
+		check(r.Address, checkLinkAddress),
+		exclude(r.Address != "" && (r.ClientID != "" || r.Hostname != ""), "--address asks no DHCP server: leave --client-id and --hostname out"),
+		check(r.Ifname, checkIfname),
+		check(r.MAC, checkMAC),
+		check(r.ClientID, checkClientID),
+		check(r.Hostname, checkHostname),
+		checkOneOf("--conflict-check", r.ConflictCheck, ConflictChecks),
+		exclude(r.Timeout < 0 || r.Timeout > maxTimeout, "--timeout %v: give a time above 0 and up to 24h, such as 30s", r.Timeout),
+	)
+}
+
+// checkLinkAddress takes an address with or without a length, which has no
+// meaning on a host link.
+func checkLinkAddress(s string) error {
+	addr, bits, ok := strings.Cut(s, "/")
+	if ok {
+		n, err := strconv.ParseUint(bits, 10, 8)
+		if err != nil || n < 1 || n > 32 {
+			return usage("--address %q: give an IPv4 address such as 10.0.0.9", shorten(s))
+		}
+	}
+	return checkUnicast("--address", addr)
 }
 
 // ValidateQuery judges the LEASE or TARGET of leases, renew and release.

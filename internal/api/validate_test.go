@@ -43,6 +43,7 @@ func TestAttachRequestValidate(t *testing.T) {
 		{"ifname with a slash", func(r *AttachRequest) { r.Ifname = "a/b" }, "slash"},
 		{"ifname with a tab", func(r *AttachRequest) { r.Ifname = "a\tb" }, "space"},
 		{"ifname ..", func(r *AttachRequest) { r.Ifname = ".." }, "--ifname"},
+		{"ifname that sysctl has", func(r *AttachRequest) { r.Ifname = "default" }, "--ifname"},
 		{"ifname of a pattern", func(r *AttachRequest) { r.Ifname = "eth%d" }, "percent"},
 		{"mode", func(r *AttachRequest) { r.Mode = "private" }, ""},
 		{"mode unknown", func(r *AttachRequest) { r.Mode = "passthru" }, "bridge, private, vepa"},
@@ -172,6 +173,7 @@ func TestParseTarget(t *testing.T) {
 		"netns:/run/netns/b:l.u": {TargetNetNS, "/run/netns/b:l.u"},
 		"pid:1":                  {TargetPID, "1"},
 		"pid:4194303":            {TargetPID, "4194303"},
+		"pid:2147483647":         {TargetPID, "2147483647"},
 	}
 	for s, want := range tests {
 		got, err := ParseTarget(s)
@@ -184,7 +186,7 @@ func TestParseTarget(t *testing.T) {
 	}
 	for _, s := range []string{
 		"", ":", "docker:", "docker:/web", "-web", "web/", "wéb", "netns:", "netns:.", "netns:..", "netns:a/b", "netns:\x00",
-		"pid:", "pid:0", "pid:-1", "pid:x", "pid:4194304", "pid:99999999999999999999", "/run/netns/a", "x:y", strings.Repeat("a", 5000),
+		"pid:", "pid:0", "pid:-1", "pid:x", "pid:2147483648", "pid:99999999999999999999", "/run/netns/a", "x:y", strings.Repeat("a", 5000),
 	} {
 		if got, err := ParseTarget(s); err == nil {
 			t.Errorf("%q taken for %v", shorten(s), got)

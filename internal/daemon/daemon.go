@@ -9,12 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
+	sdnotify "github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
 
 	"mvdhcp/dhcpclient/wire"
@@ -24,12 +24,16 @@ import (
 	"mvdhcp/provision"
 )
 
-// Options is what a keeper is started with.
+// Options is what a keeper is started with. Sockets that systemd passes count
+// before those that are named here.
 type Options struct {
 	Socket   string // of the API
 	StateDir string
 	Log      *slog.Logger
 	Version  string
+	// BootGrace is how long after a boot a lease waits for its target's namespace
+	// to be set up anew. 0: the keeper's default.
+	BootGrace time.Duration
 	// Docker serves the engine's IPAM plugin on DockerSocket.
 	Docker       bool
 	DockerSocket string
@@ -45,16 +49,12 @@ func Run(ctx context.Context, o Options) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("a keeper needs root: it makes links in other namespaces; run it with sudo or as a service")
 	}
-	l, err := api.Listen(o.Socket)
+	l, dl, err := listen(&o)
 	if err != nil {
 		return err
 	}
 	defer l.Close()
-	var dl net.Listener
-	if o.Docker {
-		if dl, err = api.Listen(o.DockerSocket); err != nil {
-			return fmt.Errorf("docker plugin: %w", err)
-		}
+	if dl != nil {
 		defer dl.Close()
 	}
 	store, aside, reason, err := lease.OpenStore(o.StateDir)
@@ -78,8 +78,10 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer kernel.Close()
+	plugin := &docker.Plugin{Kernel: kernel, Check: checkOptions, Pools: filepath.Join(o.StateDir, "pools.json"), Networks: store, MachineID: machineID, Log: o.Log}
 	keeper, err := lease.New(lease.Config{
-		Host: lease.KernelHost{Kernel: kernel}, Store: store, Clock: clock, MachineID: machineID, Log: o.Log,
+		Host: lease.KernelHost{Kernel: kernel}, Store: store, Clock: clock, MachineID: machineID, Log: o.Log, BootGrace: o.BootGrace,
+		ParentUsed: plugin.ParentUsed,
 	})
 	if err != nil {
 		return err
@@ -91,11 +93,20 @@ func Run(ctx context.Context, o Options) (err error) {
 	watcher := provision.NewWatcher(o.Log)
 	svc := &service{keeper: keeper, kernel: kernel, options: o, started: time.Now()}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return watcher.Run(ctx, keeper.Observe) })
+	plugin.Keeper, plugin.Discover = keeper, svc.discover
+	g.Go(func() error {
+		return watcher.Run(ctx, func(ev provision.Event) {
+			keeper.Observe(ev)
+			plugin.Observe(ev)
+		})
+	})
 	g.Go(func() error { return sweep(ctx, keeper) })
 	g.Go(func() error { return keeper.Run(ctx) })
+	follower := &docker.Follower{Keeper: keeper, Place: place, Log: o.Log}
+	g.Go(func() error { return follower.Run(ctx) })
+	g.Go(func() error { return watchdog(ctx, o.Log, func() { keeper.Leases("", false) }) })
+	defer context.AfterFunc(ctx, func() { notify(o.Log, sdnotify.SdNotifyStopping) })()
 	if dl != nil {
-		plugin := &docker.Plugin{Keeper: keeper, Kernel: kernel, Check: checkPool, Discover: svc.discover, Log: o.Log}
 		g.Go(func() error { return plugin.Serve(ctx, dl) })
 	}
 	g.Go(func() error {
@@ -104,6 +115,9 @@ func Run(ctx context.Context, o Options) (err error) {
 		case <-ctx.Done():
 			return nil
 		}
+		// What happened since the keeper read its parents and children.
+		keeper.Observe(provision.Event{Kind: provision.Resync})
+		notify(o.Log, sdnotify.SdNotifyReady)
 		o.Log.Info("keeper ready", "socket", o.Socket, "state", o.StateDir, "version", o.Version, "leases", len(keeper.Leases("", false)))
 		return api.NewServer(svc, o.Log).Serve(ctx, l)
 	})
@@ -133,11 +147,12 @@ func sweep(ctx context.Context, k *lease.Keeper) error {
 	}
 }
 
-// machineID is machine-id(5) of the host or, where there is none, one of our own
-// that stays in the state directory.
+// machineID is that in the state directory, if there is one, else machine-id(5)
+// of the host or, where there is none, a new one that stays in the state
+// directory.
 func machineID(path, stateDir string) (string, error) {
 	own := filepath.Join(stateDir, "machine-id")
-	for _, p := range []string{path, own} {
+	for _, p := range []string{own, path} {
 		b, err := os.ReadFile(p)
 		if id := strings.TrimSpace(string(b)); err == nil && len(id) >= 32 {
 			return id, nil

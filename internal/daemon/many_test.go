@@ -83,7 +83,7 @@ func TestFifty(t *testing.T) {
 	if ls := server.Leases(); len(ls) != n {
 		t.Errorf("%d leases at the server, want %d", len(ls), n)
 	}
-	s.idle(descriptors)
+	s.idle(descriptors + 1) // the parent's ARP listener
 	for _, c := range cs {
 		all.Go(func() {
 			if _, err := client.Detach(t.Context(), api.DetachRequest{Target: c.Target()}); err != nil {

@@ -4,33 +4,29 @@ package daemon
 
 import (
 	"context"
-	"crypto/rand"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"time"
 
 	"mvdhcp/dhcpclient"
-	"mvdhcp/dhcpclient/wire"
 	"mvdhcp/internal/api"
 	"mvdhcp/internal/docker"
+	"mvdhcp/internal/probe"
 	"mvdhcp/lease"
 	"mvdhcp/provision"
 )
 
-// probeWindow is how long offers are collected.
+// probeWindow is how long offers are collected when the request does not say.
 const probeWindow = 2 * time.Second
 
-// Probe sends DISCOVER from a child of its own, in a namespace of its own, and
-// collects the offers. It takes no lease.
+// Probe collects the offers of the servers on a parent's network. It takes no
+// lease.
 func (s *service) Probe(ctx context.Context, req api.ProbeRequest, progress func(string)) (res api.ProbeResult, err error) {
 	if err := req.Validate(); err != nil {
 		return res, err
 	}
-	mac := make(net.HardwareAddr, 6)
-	rand.Read(mac)
-	mac[0] = mac[0]&^0x01 | 0x02
+	mac := probe.RandomMAC()
 	if req.MAC != "" {
 		if mac, err = net.ParseMAC(req.MAC); err != nil {
 			return res, &api.Error{Code: api.CodeUsage, Message: err.Error()}
@@ -40,41 +36,18 @@ func (s *service) Probe(ctx context.Context, req api.ProbeRequest, progress func
 	if err != nil {
 		return res, &api.Error{Code: api.CodeUsage, Message: err.Error()}
 	}
-	parent, made, err := s.kernel.EnsureParent(req.Parent)
-	if err != nil {
+	if err := s.keeper.CheckParent(req.Parent); err != nil {
 		return res, err
 	}
-	if made {
-		defer func() { err = errors.Join(err, s.kernel.RemoveParent(req.Parent)) }()
-	}
-	ns, err := provision.NewNamespace()
-	if err != nil {
-		return res, fmt.Errorf("failed to make a namespace for the probe: %w", err)
-	}
-	defer ns.Close()
-	child, err := s.kernel.CreateChild(ctx, ns, provision.ChildSpec{Parent: parent, Name: "eth0", MAC: mac, Mode: provision.Bridge, Alias: "mvdhcp probe"})
-	if err != nil {
-		return res, fmt.Errorf("failed to make a child on %s for the probe: %w", req.Parent, err)
-	}
-	defer func() { err = errors.Join(err, s.kernel.DeleteChild(ns, child)) }()
-	var conn dhcpclient.Conn
-	if err := ns.Do(func() (err error) {
-		conn, err = wire.ListenPacket(child.Index, wire.PacketOptions{MAC: mac})
-		return err
-	}); err != nil {
-		return res, err
-	}
-	defer conn.Close()
-	window := req.Window
+	window, patience := req.Window, time.Duration(0)
 	if window <= 0 {
-		window = probeWindow
+		window, patience = probeWindow, probe.Patience
 	}
-	progress(fmt.Sprintf("DISCOVER sent on %s, collecting offers for %v", req.Parent, window))
-	dctx, cancel := context.WithTimeout(ctx, window)
-	defer cancel()
-	c := dhcpclient.Client{Params: dhcpclient.Params{MAC: mac, ClientID: id, VendorClass: req.VendorClass}, Conn: conn, Log: s.options.Log}
-	offers, err := c.Discover(dctx)
-	if err != nil && !errors.Is(err, dhcpclient.ErrNoAnswer) {
+	offers, parent, err := probe.FromChild(ctx, probe.Question{
+		Kernel: s.kernel, Log: s.options.Log, Parent: req.Parent, MAC: mac, ClientID: id, VendorClass: req.VendorClass,
+		Window: window, Patience: patience, Progress: progress,
+	})
+	if err != nil {
 		return res, err
 	}
 	if len(offers) == 0 {
@@ -82,7 +55,7 @@ func (s *service) Probe(ctx context.Context, req api.ProbeRequest, progress func
 		if !parent.Carrier {
 			why = " (it has no carrier)"
 		}
-		return res, &api.Error{Code: api.CodeNoAnswer, Message: fmt.Sprintf("no DHCP server answered on %s within %v%s; check the VLAN and the server", req.Parent, window, why)}
+		return res, &api.Error{Code: api.CodeNoAnswer, Message: fmt.Sprintf("no DHCP server answered on %s within %v%s; check the VLAN and the server", req.Parent, window+patience, why)}
 	}
 	res.Parent = req.Parent
 	for _, o := range offers {
@@ -125,27 +98,39 @@ func differs(a, b api.ProbeOffer) (fields []string) {
 	return fields
 }
 
-// discover asks the LAN behind a parent for its subnet and router; the first
-// answer counts.
-func (s *service) discover(ctx context.Context, parent string) (subnet netip.Prefix, router netip.Addr, err error) {
-	res, err := s.Probe(ctx, api.ProbeRequest{Parent: parent, Window: time.Second}, func(string) {})
+// discover asks the LAN behind a pool's parent for its subnet and router; the
+// first answer of a server that the pool allows counts.
+func (s *service) discover(ctx context.Context, p docker.Pool) (subnet netip.Prefix, router netip.Addr, err error) {
+	q := probe.Question{
+		Kernel: s.kernel, Log: s.options.Log, Parent: p.Parent, Mode: provision.Mode(p.Mode), VendorClass: p.VendorClass, UserClass: p.UserClass,
+		Window: p.Timeout, First: true,
+	}
+	if q.Allow, err = addrs(p.Allow); err == nil {
+		q.Deny, err = addrs(p.Deny)
+	}
 	if err != nil {
 		return subnet, router, err
 	}
-	if subnet, err = netip.ParsePrefix(res.Offers[0].Subnet); err != nil {
-		return subnet, router, err
+	offers, parent, err := probe.FromChild(ctx, q)
+	switch {
+	case err != nil:
+		return subnet, router, fmt.Errorf("no answer of a DHCP server on %s: %w", p.Parent, err)
+	case len(offers) == 0:
+		why := ""
+		if now, perr := s.kernel.Parent(parent.Name); perr == nil && !now.Carrier {
+			why = " (it has no carrier)"
+		}
+		return subnet, router, fmt.Errorf("no DHCP server answered on %s within %v%s: check the VLAN and the server with `mvdhcp probe --parent %s`", p.Parent, p.Timeout, why, p.Parent)
 	}
-	if res.Offers[0].Router != "" {
-		router, err = netip.ParseAddr(res.Offers[0].Router)
-	}
-	return subnet, router, err
+	return offers[0].Address.Masked(), offers[0].Router, nil
 }
 
-// checkPool holds a pool's options to what attach takes.
-func checkPool(p docker.Pool) error {
+// checkOptions holds options of the engine's networks to what attach takes.
+func checkOptions(o docker.Options) error {
 	req := api.AttachRequest{
-		Target: "pid:1", Parent: p.Parent, Mode: p.Mode, ClientID: p.ClientID, VendorClass: p.VendorClass, UserClass: p.UserClass,
-		AllowServers: p.Allow, DenyServers: p.Deny, ConflictCheck: p.Conflict, Timeout: p.Timeout,
+		Target: "pid:1", Parent: o.Parent, Mode: o.Mode, Identity: o.Identity, ClientID: o.ClientID, Hostname: o.Hostname,
+		RequestIP: o.RequestIP, VendorClass: o.VendorClass, UserClass: o.UserClass, Metric: o.Metric, Routes: o.Routes, MTU: o.MTU,
+		AllowServers: o.AllowServers, DenyServers: o.DenyServers, ConflictCheck: o.ConflictCheck, Timeout: o.Timeout,
 	}
 	return req.Validate()
 }

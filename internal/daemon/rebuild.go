@@ -23,6 +23,9 @@ func rebuild(k *lease.Keeper, kernel *provision.Kernel, log *slog.Logger) {
 		log.Error("namespaces can't be read", "error", err)
 		return
 	}
+	if host, err := provision.Host(); err == nil {
+		all = append(all, host)
+	}
 	n := 0
 	for _, id := range all {
 		found, err := children(kernel, id)
@@ -60,6 +63,9 @@ func children(kernel *provision.Kernel, id provision.Namespace) ([]provision.Fou
 
 // targetOf names the target that a namespace's path speaks of.
 func targetOf(id provision.Namespace) lease.Target {
+	if id.Path == provision.HostPath {
+		return lease.Target{Kind: lease.TargetHost}
+	}
 	var pid int
 	if n, _ := fmt.Sscanf(id.Path, "/proc/%d/ns/net", &pid); n == 1 {
 		return processTarget(pid)

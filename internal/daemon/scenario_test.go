@@ -94,7 +94,7 @@ func (s *site) events() *eventLog {
 	ctx, cancel := context.WithCancel(context.Background())
 	done.Go(func() {
 		start := func() error { once.Do(func() { close(open) }); return nil }
-		if err := api.NewClient(s.k.Socket).EventsFrom(ctx, start, log.add); err != nil && ctx.Err() == nil {
+		if err := api.NewClient(s.k.Socket).Events(ctx, start, log.add); err != nil && ctx.Err() == nil {
 			s.t.Errorf("events: %v", err)
 		}
 	})

@@ -13,6 +13,7 @@ import (
 
 	"mvdhcp/dhcpclient"
 	"mvdhcp/internal/api"
+	"mvdhcp/internal/doctor"
 	"mvdhcp/lease"
 	"mvdhcp/provision"
 )
@@ -42,7 +43,7 @@ func (s *service) Attach(ctx context.Context, req api.AttachRequest, progress fu
 	}
 	r, err := s.keeper.Attach(ctx, o, progress)
 	if err != nil {
-		return api.Lease{}, attachError(ctx, err, o)
+		return api.Lease{}, s.attachError(ctx, err, o)
 	}
 	vs := s.keeper.Leases(r.ID, false)
 	if len(vs) != 1 {
@@ -93,16 +94,24 @@ func attachOptions(req api.AttachRequest, t resolved) (o lease.AttachOptions, er
 }
 
 // attachError gives an attach's error its code and its one line.
-func attachError(ctx context.Context, err error, o lease.AttachOptions) error {
+func (s *service) attachError(ctx context.Context, err error, o lease.AttachOptions) error {
 	on := fmt.Sprintf("%s on %s", o.Target.Name, o.Spec.Parent)
 	var conflict *dhcpclient.ConflictError
 	switch {
 	case ctx.Err() != nil:
 		return err
+	case errors.As(err, &conflict) && o.Spec.Static.IsValid():
+		return &api.Error{Code: api.CodeConflict, Message: fmt.Sprintf("%s: %v; give another --address", on, err)}
 	case errors.As(err, &conflict):
 		return &api.Error{Code: api.CodeConflict, Message: fmt.Sprintf("%s: %v; free that address or exclude it at the server", on, err)}
 	case errors.Is(err, dhcpclient.ErrNoAnswer):
-		return &api.Error{Code: api.CodeNoAnswer, Message: fmt.Sprintf("%s: %v (gave up after %v); check the VLAN and the server with `mvdhcp probe --parent %s`", on, err, o.Timeout, o.Spec.Parent)}
+		hint := fmt.Sprintf("check the VLAN and the server with `mvdhcp doctor --parent %s`", o.Spec.Parent)
+		if dhcpclient.Refused(err) {
+			hint = fmt.Sprintf("`mvdhcp probe --parent %s` shows what each server offers", o.Spec.Parent)
+		} else if cause := doctor.Likely(ctx, s.kernel, s.options.Log, o.Spec.Parent, o.Timeout); cause != "" {
+			hint = cause
+		}
+		return &api.Error{Code: api.CodeNoAnswer, Message: fmt.Sprintf("%s: %v (gave up after %v); %s", on, err, o.Timeout, hint)}
 	case errors.As(err, new(*dhcpclient.RefusedIPError)):
 		return fmt.Errorf("%s: %w; ask for that one, or leave --request-ip out", on, err)
 	}
@@ -117,14 +126,14 @@ func (s *service) Detach(ctx context.Context, req api.DetachRequest) ([]api.Leas
 	var vs []lease.View
 	for _, q := range targetNames(req.Target) {
 		for _, v := range s.keeper.Leases(q, false) {
-			if v.Target.Name == q && (req.Ifname == "" || v.Spec.Ifname == req.Ifname) && v.State != lease.Kept {
+			if v.Target.Name == q && (req.Ifname == "" || v.Spec.Ifname == req.Ifname) && attached(v) {
 				vs = append(vs, v)
 			}
 		}
 	}
 	if len(vs) == 0 { // a container by its id
 		for _, v := range s.keeper.Leases(strings.TrimPrefix(req.Target, "docker:"), false) {
-			if v.Target.Kind == lease.TargetDocker && v.State != lease.Kept && (req.Ifname == "" || v.Spec.Ifname == req.Ifname) {
+			if v.Target.Kind == lease.TargetDocker && attached(v) && (req.Ifname == "" || v.Spec.Ifname == req.Ifname) {
 				vs = append(vs, v)
 			}
 		}
@@ -143,6 +152,10 @@ func (s *service) Detach(ctx context.Context, req api.DetachRequest) ([]api.Leas
 		return s.keeper.Release(ctx, id, "detached")
 	})
 }
+
+// attached reports whether a target has the lease, or will have it again when it
+// starts.
+func attached(v lease.View) bool { return v.State != lease.Kept || v.Waiting }
 
 // targetNames are the names a target typed like this may be stored under.
 func targetNames(text string) []string {
@@ -214,7 +227,7 @@ func (s *service) each(vs []lease.View, do func(id string) (lease.Record, error)
 		if err != nil && first == nil {
 			first = err
 			if errors.Is(err, dhcpclient.ErrNoAnswer) {
-				first = &api.Error{Code: api.CodeNoAnswer, Message: err.Error()}
+				first = &api.Error{Code: api.CodeNoAnswer, Message: fmt.Sprintf("%v; check the server with `mvdhcp probe --parent %s`", err, v.Spec.Parent)}
 			}
 		}
 		if now := s.keeper.Leases(v.ID, false); len(now) == 1 {

@@ -20,10 +20,16 @@ func leaseOf(v lease.View) api.Lease {
 		ID: v.ID, Identity: v.Spec.Identity, State: string(v.State), Target: v.Target.Name, NetNS: v.NS.Path,
 		Ifname: v.Spec.Ifname, Parent: v.Spec.Parent, Mode: string(v.Spec.Mode), MAC: v.Spec.MAC.String(),
 		ClientID: hex.EncodeToString(v.Spec.ClientID), Hostname: v.Spec.Hostname,
-		Renewals: v.Renewals, LastError: v.LastError, EndedAt: v.EndedAt, EndReason: v.EndReason, ParentState: "up",
+		Renewals: v.Renewals, LastError: v.LastError, EndedAt: v.EndedAt, EndReason: v.EndReason, ParentState: "up", Waiting: v.Waiting,
 	}
-	if v.ParentDown {
+	switch {
+	case v.ParentGone:
+		l.ParentState = "missing"
+	case v.ParentDown != "":
 		l.ParentState = "down"
+	}
+	if v.Pool != nil {
+		l.Network = v.Pool.Network
 	}
 	if v.State != lease.Ended && v.State != lease.Releasing {
 		l.EndReason = ""
@@ -32,14 +38,20 @@ func leaseOf(v lease.View) api.Lease {
 	if b == nil {
 		return l
 	}
-	l.Address, l.Server, l.MTU, l.Domain, l.Search = b.Address.String(), b.Server.String(), b.MTU, b.Domain, b.Search
+	l.Address, l.Server, l.MTU, l.Domain, l.Search = b.Address.String(), text(b.Server), b.MTU, b.Domain, b.Search
 	if v.Spec.MTU != 0 {
 		l.MTU = v.Spec.MTU
 	}
-	if b.Router.IsValid() {
-		l.Gateway = b.Router.String()
+	onHost := v.Target.Kind == lease.TargetHost // has no routes but those to its peers
+	if onHost {
+		l.Address = netip.PrefixFrom(b.Address.Addr(), 32).String()
+	} else {
+		l.Gateway = text(b.Router)
 	}
 	for _, r := range b.Routes {
+		if onHost {
+			break
+		}
 		via := ""
 		if r.Via.IsValid() && !r.Via.IsUnspecified() {
 			via = r.Via.String()
@@ -55,6 +67,13 @@ func leaseOf(v lease.View) api.Lease {
 	return l
 }
 
+func text(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}
+
 func texts(as []netip.Addr) (ts []string) {
 	for _, a := range as {
 		ts = append(ts, a.String())
@@ -63,9 +82,12 @@ func texts(as []netip.Addr) (ts []string) {
 }
 
 // Events streams the keeper's events.
-func (s *service) Events(ctx context.Context, emit func(api.Event) error) error {
+func (s *service) Events(ctx context.Context, ready func() error, emit func(api.Event) error) error {
 	c, stop := s.keeper.Subscribe()
 	defer stop()
+	if err := ready(); err != nil {
+		return err
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -83,7 +105,7 @@ func eventOf(e lease.Event) api.Event {
 	if r := e.Record; r.ID != "" {
 		v.Lease, v.Identity, v.Target, v.Ifname = r.ID, r.Spec.Identity, r.Target.Name, r.Spec.Ifname
 		if b := r.Binding; b != nil {
-			v.Address, v.Server = b.Address.String(), b.Server.String()
+			v.Address, v.Server = b.Address.String(), text(b.Server)
 		}
 	}
 	return v
@@ -110,7 +132,7 @@ func (s *service) Status(context.Context) (api.Status, error) {
 		if !ok {
 			i = len(st.Parents)
 			at[v.Spec.Parent] = i
-			p, err := s.kernel.Parent(v.Spec.Parent)
+			p, err := s.kernel.Parent(or(v.ParentLink, v.Spec.Parent))
 			st.Parents = append(st.Parents, api.ParentStatus{Name: v.Spec.Parent, Up: p.Up, Carrier: p.Carrier, Missing: err != nil})
 		}
 		st.Parents[i].Leases++

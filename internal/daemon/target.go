@@ -65,22 +65,41 @@ func resolve(ctx context.Context, text, dockerHost string) (r resolved, err erro
 		if err != nil {
 			return r, err
 		}
-		if c.HostNetwork {
-			return r, fmt.Errorf("container %s runs in the host's own network: it needs no child", c.Name)
-		}
-		r.target = processTarget(c.PID)
-		r.target.Kind, r.target.Name = lease.TargetDocker, "docker:"+c.Name
-		r.target.ContainerID, r.target.DockerHost = c.ID, dockerHost
-		r.identity, r.hostname = c.Name, c.Hostname
+		return containerTarget(c, dockerHost)
 	}
 	if r.target.PID != 0 {
-		path = fmt.Sprintf("/proc/%d/ns/net", r.target.PID)
-		r.resolv = func() (provision.ResolvFile, error) { return provision.ProcessResolv(r.target.PID) }
+		err = r.process()
+	} else {
+		r.ns, err = namespace(path, r.target)
 	}
-	if r.ns, err = namespace(path, r.target); err != nil {
-		return r, err
+	return r, err
+}
+
+// containerTarget is the target that a running container is.
+func containerTarget(c docker.Container, dockerHost string) (r resolved, err error) {
+	if c.HostNetwork {
+		return r, fmt.Errorf("container %s runs in the host's own network: it needs no child", c.Name)
 	}
-	return r, nil
+	r.target = processTarget(c.PID)
+	r.target.Kind, r.target.Name = lease.TargetDocker, "docker:"+c.Name
+	r.target.ContainerID, r.target.DockerHost = c.ID, dockerHost
+	r.identity, r.hostname = c.Name, c.Hostname
+	err = r.process()
+	return r, err
+}
+
+// place is containerTarget for a follower.
+func place(host string, c docker.Container) (docker.Place, error) {
+	r, err := containerTarget(c, host)
+	return docker.Place{Target: r.target, NS: r.ns, Resolv: r.resolv}, err
+}
+
+// process fills in what follows from the target's process.
+func (r *resolved) process() (err error) {
+	pid := r.target.PID
+	r.resolv = func() (provision.ResolvFile, error) { return provision.ProcessResolv(pid) }
+	r.ns, err = namespace(fmt.Sprintf("/proc/%d/ns/net", pid), r.target)
+	return err
 }
 
 func namespace(path string, t lease.Target) (provision.Namespace, error) {
@@ -103,6 +122,6 @@ func namespace(path string, t lease.Target) (provision.Namespace, error) {
 }
 
 func processTarget(pid int) lease.Target {
-	start, _ := lease.ProcessStart(pid) // 0: not known, the namespace alone counts
+	start, _ := provision.ProcessStart(pid) // 0: not known, the namespace alone counts
 	return lease.Target{Kind: lease.TargetPID, Name: "pid:" + strconv.Itoa(pid), PID: pid, PIDStart: start}
 }

@@ -3,9 +3,11 @@
 package daemon_test
 
 import (
+	"net"
 	"testing"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/vishvananda/netlink"
 
 	"mvdhcp/internal/api"
 	"mvdhcp/internal/lab"
@@ -70,4 +72,36 @@ func TestRelease(t *testing.T) {
 	if ended := s.leases("--all"); len(ended) != 5 {
 		t.Errorf("%d ended leases, want 5", len(ended))
 	}
+}
+
+// TestReleaseFindsServer: the namespace is gone, and the server has another MAC
+// than it had when the lease was made, as after a failover.
+func TestReleaseFindsServer(t *testing.T) {
+	s := newSite(t)
+	server := s.Dnsmasq(lab.ServerOptions{})
+	c := s.Container("c")
+	l := s.attach(c)
+	err := server.Do(func() error {
+		links, err := netlink.LinkList()
+		if err != nil {
+			return err
+		}
+		for _, link := range links {
+			if link.Attrs().Flags&net.FlagLoopback != 0 {
+				continue
+			}
+			if err := netlink.LinkSetHardwareAddr(link, net.HardwareAddr{2, 0, 0, 0, 0xfa, 0x11}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Delete()
+	s.wire.Wait(soon, "RELEASE to the new MAC", func(p lab.Packet) bool {
+		return p.Is(dhcpv4.MessageTypeRelease, mac(t, l)) && p.DstMAC.String() == "02:00:00:00:fa:11"
+	})
+	server.WaitEmpty(soon)
 }

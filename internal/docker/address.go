@@ -11,7 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"time"
+	"strings"
 
 	"mvdhcp/dhcpclient"
 	"mvdhcp/lease"
@@ -35,7 +35,7 @@ func (p *Plugin) requestAddress(ctx context.Context, req *addressRequest) (any, 
 	var want netip.Addr
 	if req.Address != "" {
 		if want, err = netip.ParseAddr(req.Address); err != nil || !pl.Subnet.Contains(want) {
-			return nil, fmt.Errorf("address %s is not in the pool's subnet %v", req.Address, pl.Subnet)
+			return nil, fmt.Errorf("address %q is not in the network's subnet %v", req.Address, pl.Subnet)
 		}
 	}
 	if req.Options[optType] == typeGateway {
@@ -45,15 +45,17 @@ func (p *Plugin) requestAddress(ctx context.Context, req *addressRequest) (any, 
 		return p.recorded(req.PoolID, pl, want)
 	}
 	mac, err := net.ParseMAC(req.Options[optMAC])
-	if err != nil {
-		return nil, fmt.Errorf("MAC %q: not a MAC", req.Options[optMAC])
+	if err != nil || len(mac) != 6 {
+		return nil, fmt.Errorf("MAC %q: not an Ethernet address", req.Options[optMAC])
 	}
-	r, err := p.reserve(ctx, req.PoolID, pl, mac, req.Options[optName], want)
+	defer p.alone(mac.String())()
+	e := endpoint{pool: pl, id: req.PoolID, mac: mac, name: req.Options[optName], want: want}
+	r, err := p.reserve(ctx, e)
 	if err != nil {
 		return nil, err
 	}
-	p.moveIn(r.ID)
-	return answer(pl, r.Binding.Address.Addr()), nil
+	p.mover.await(r.ID, mac)
+	return answer(pl, r.Pool.Answered), nil
 }
 
 func answer(pl Pool, addr netip.Addr) map[string]any {
@@ -65,9 +67,12 @@ func (p *Plugin) gateway(ctx context.Context, pl Pool, want netip.Addr) (any, er
 	if want.IsValid() {
 		return answer(pl, want), nil
 	}
-	_, router, err := p.Discover(ctx, pl.Parent)
+	subnet, router, err := p.Discover(ctx, pl)
 	if err != nil {
 		return nil, err
+	}
+	if !pl.Subnet.Overlaps(subnet) {
+		return nil, fmt.Errorf("the DHCP server on %s serves %v, which is not --subnet %v: create the network with the subnet of that VLAN", pl.Parent, subnet, pl.Subnet)
 	}
 	if !router.IsValid() || !pl.Subnet.Contains(router) {
 		return nil, fmt.Errorf("the DHCP server on %s names no router in %v: give --gateway", pl.Parent, pl.Subnet)
@@ -78,43 +83,197 @@ func (p *Plugin) gateway(ctx context.Context, pl Pool, want netip.Addr) (any, er
 // recorded answers a call without a MAC, which is a replay, from the records.
 func (p *Plugin) recorded(id string, pl Pool, want netip.Addr) (any, error) {
 	for _, v := range p.Keeper.PoolLeases(id) {
-		if v.Binding != nil && want.IsValid() && v.Binding.Address.Addr() == want {
+		if want.IsValid() && v.Pool.Answered == want && !v.Pool.Held() {
 			return answer(pl, want), nil
 		}
 	}
 	return nil, errors.New("no lease is on record for that address, and without a MAC none can be asked for; --aux-address has no meaning here: exclude addresses at the DHCP server")
 }
 
+// alone makes calls for one MAC wait for each other; the function it returns
+// lets the next one go.
+func (p *Plugin) alone(mac string) func() {
+	p.mu.Lock()
+	t := p.turns[mac]
+	if t == nil {
+		t = &turn{}
+		p.turns[mac] = t
+	}
+	t.users++
+	p.mu.Unlock()
+	t.mu.Lock()
+	return func() {
+		t.mu.Unlock()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if t.users--; t.users == 0 {
+			delete(p.turns, mac)
+		}
+	}
+}
+
+// endpoint is what asks for an address.
+type endpoint struct {
+	pool Pool
+	id   string // the pool's
+	mac  net.HardwareAddr
+	name string // the container's, where the engine tells it
+	want netip.Addr
+}
+
 // reserve gets the lease: the one a repeated call already got, the one a
 // restart finds again, or a new one.
-func (p *Plugin) reserve(ctx context.Context, id string, pl Pool, mac net.HardwareAddr, name string, want netip.Addr) (lease.Record, error) {
-	for _, v := range p.Keeper.PoolLeases(id) {
-		if v.Spec.MAC.String() == mac.String() && !v.Pool.Held() && v.Binding != nil && (!want.IsValid() || v.Binding.Address.Addr() == want) {
-			return v.Record, nil
+func (p *Plugin) reserve(ctx context.Context, e endpoint) (lease.Record, error) {
+	identity := e.identity(p.MachineID)
+	if r, ok, err := p.repeated(ctx, e, identity); ok || err != nil {
+		return r, err
+	}
+	o, err := e.options(p.MachineID, identity)
+	if err != nil {
+		return lease.Record{}, err
+	}
+	held, err := p.held(ctx, e, identity)
+	if err != nil {
+		return lease.Record{}, err
+	}
+	pool := lease.Pool{ID: e.id, Delay: e.pool.ReleaseDelay, Bits: e.pool.Subnet.Bits(), Named: e.name != ""}
+	r, err := p.Keeper.Reserve(ctx, o, pool, held, func(string) {})
+	if err != nil {
+		return r, e.explain(err)
+	}
+	got := r.Binding.Address.Addr()
+	switch {
+	case e.want.IsValid() && got != e.want:
+		err = fmt.Errorf("--ip %v: the DHCP server on %s gave %v instead: run with that one, or reserve %v for the container at the server", e.want, e.pool.Parent, got, e.want)
+	case !e.pool.Subnet.Contains(got):
+		err = fmt.Errorf("the DHCP server on %s gave %v, which is not in --subnet %v: it has been given back; create the network with the subnet of that VLAN", e.pool.Parent, got, e.pool.Subnet)
+	default:
+		return r, nil
+	}
+	if _, rerr := p.Keeper.Release(ctx, r.ID, "not the address that was asked for"); rerr != nil {
+		p.Log.Warn("lease not given back", "lease", r.ID, "error", rerr)
+	}
+	return r, err
+}
+
+// repeated finds what an earlier call for the same endpoint got. A lease whose
+// container is still there belongs to somebody else.
+func (p *Plugin) repeated(ctx context.Context, e endpoint, identity string) (_ lease.Record, ok bool, err error) {
+	for _, v := range p.Keeper.PoolLeases(e.id) {
+		if v.Spec.MAC.String() != e.mac.String() || v.Pool.Held() {
+			continue
+		}
+		switch {
+		case v.State == lease.Kept && v.Spec.Identity == identity && (!e.want.IsValid() || e.want == v.Pool.Answered):
+			return v.Record, true, nil
+		case v.State == lease.Kept || v.NS.Path == "" || p.has(v.NS, v.Child):
+			return v.Record, false, fmt.Errorf("MAC %v is in use by %s on this network: give the container another --mac-address", e.mac, v.Target.Name)
+		}
+		// The engine has forgotten to give it up.
+		if err := p.Keeper.GiveUp(ctx, e.id, v.Pool.Answered); err != nil {
+			return v.Record, false, err
 		}
 	}
-	sum := sha256.Sum256([]byte(pl.Parent + " " + pl.Subnet.String()))
-	identity := "docker:" + hex.EncodeToString(sum[:4]) + "/" + mac.String()
-	clientID := pl.ClientID
-	if name != "" {
-		identity = "docker:" + hex.EncodeToString(sum[:4]) + "/" + name
-		if clientID == "" {
-			clientID = "mvdhcp " + hex.EncodeToString(sum[:4]) + " " + name
+	return lease.Record{}, false, nil
+}
+
+// held finds the held lease that the endpoint goes on with: the one of its
+// address, MAC or name, or the only one that can be its own.
+func (p *Plugin) held(ctx context.Context, e endpoint, identity string) (id string, err error) {
+	var same, others []lease.View
+	for _, v := range p.Keeper.PoolLeases("") {
+		switch {
+		case !v.Pool.Held() || v.Spec.Parent != e.pool.Parent || v.Binding == nil:
+		case v.Spec.MAC.String() == e.mac.String(), e.name != "" && v.Spec.Identity == identity, v.Pool.ID == e.id && e.want == v.Binding.Address.Addr():
+			same = append(same, v)
+		case v.Pool.ID == e.id && !v.Pool.Named && generated(v.Spec.MAC):
+			others = append(others, v)
 		}
 	}
-	held := ""
-	if !want.IsValid() {
-		var err error
-		if held, err = p.Keeper.HeldLease(id, mac, identity); err != nil {
-			p.Log.Info("a restarted container may get another address", "reason", err)
+	for _, v := range same {
+		if id == "" && (!e.want.IsValid() || v.Binding.Address.Addr() == e.want) {
+			id = v.ID
+			continue
+		}
+		if _, err := p.Keeper.Release(ctx, v.ID, "its container asks for another address"); err != nil {
+			return "", err
 		}
 	}
-	o := lease.AttachOptions{
-		ClientID: clientID, Timeout: pl.Timeout,
+	if id != "" || e.want.IsValid() || e.name != "" || !generated(e.mac) {
+		return id, nil
+	}
+	if len(others) == 1 {
+		return others[0].ID, nil
+	}
+	if len(others) > 1 {
+		var held []string
+		for _, v := range others {
+			held = append(held, v.Binding.Address.Addr().String())
+		}
+		p.Log.Warn("a restarted container may get another address: several are held and the engine does not say whose this is; give the containers --mac-address", "mac", e.mac.String(), "parent", e.pool.Parent, "held", strings.Join(held, " "))
+	}
+	return "", nil
+}
+
+// generated reports whether the engine made the MAC up (moby, GenerateRandomMAC
+// in libnetwork's netutils): it makes up another at the next start.
+func generated(mac net.HardwareAddr) bool { return len(mac) == 6 && mac[0] == 0x02 && mac[1] == 0x42 }
+
+// network is a short name for what the pool is on, on this host.
+func (e *endpoint) network(machineID string) string {
+	sum := sha256.Sum256([]byte(machineID + " " + e.pool.Parent + " " + e.pool.Subnet.String()))
+	return hex.EncodeToString(sum[:4])
+}
+
+// identity names the lease: by the container's name where it is known, else by
+// its MAC.
+func (e *endpoint) identity(machineID string) string {
+	who := e.mac.String()
+	if e.name != "" {
+		who = e.name
+	}
+	if e.pool.ClientID == clientIDCluster {
+		return lease.ClusterPrefix + "docker:" + e.pool.Subnet.String() + "/" + replica(who)
+	}
+	return "docker:" + e.network(machineID) + "/" + who
+}
+
+// clientID is the endpoint's client identifier as lease.ParseClientID takes it.
+func (e *endpoint) clientID(machineID string) (string, error) {
+	const most = 128
+	name := e.name
+	if e.pool.ClientID == clientIDCluster {
+		name = replica(name)
+	}
+	if len(name) > most {
+		sum := sha256.Sum256([]byte(name))
+		name = hex.EncodeToString(sum[:])
+	}
+	switch scheme := e.pool.ClientID; {
+	case scheme == clientIDMAC, name == "" && (scheme == "" || scheme == clientIDAuto):
+		return "", nil
+	case scheme == clientIDDUID:
+		return "duid", nil
+	case name == "":
+		return "", fmt.Errorf("--ipam-opt client-id=%s: this engine does not tell the container's name (Docker 29.0 does): create the network with client-id=mac, or use a newer engine", scheme)
+	case scheme == clientIDCluster:
+		return "mvdhcp " + e.pool.Subnet.String() + " " + name, nil
+	}
+	return "mvdhcp " + e.network(machineID) + " " + name, nil
+}
+
+// options is what the lease is asked for with.
+func (e *endpoint) options(machineID, identity string) (o lease.AttachOptions, err error) {
+	pl := e.pool
+	o = lease.AttachOptions{
+		Timeout: pl.Timeout,
 		Spec: lease.Spec{
-			Identity: identity, Parent: pl.Parent, Mode: provision.Bridge, MAC: mac, VendorClass: pl.VendorClass, UserClass: pl.UserClass,
-			RequestIP: want, Routes: lease.RoutesDefault, Conflict: dhcpclient.ConflictFast,
+			Identity: identity, Parent: pl.Parent, Mode: provision.Bridge, MAC: e.mac, VendorClass: pl.VendorClass, UserClass: pl.UserClass,
+			RequestIP: e.want, Routes: lease.RoutesDefault, Conflict: dhcpclient.ConflictFast,
 		},
+	}
+	if o.ClientID, err = e.clientID(machineID); err != nil {
+		return o, err
 	}
 	if pl.Mode != "" {
 		o.Spec.Mode = provision.Mode(pl.Mode)
@@ -123,118 +282,71 @@ func (p *Plugin) reserve(ctx context.Context, id string, pl Pool, mac net.Hardwa
 		o.Spec.Conflict = dhcpclient.ConflictCheck(pl.Conflict)
 	}
 	if !pl.NoHostname {
-		o.Spec.Hostname = name
+		o.Spec.Hostname = hostname(e.name)
 	}
-	for _, list := range []struct {
-		from []string
-		to   *[]netip.Addr
-	}{{pl.Allow, &o.Spec.Allow}, {pl.Deny, &o.Spec.Deny}} {
-		for _, s := range list.from {
-			a, err := netip.ParseAddr(s)
-			if err != nil {
-				return lease.Record{}, fmt.Errorf("server %q: not an address", s)
-			}
-			*list.to = append(*list.to, a)
-		}
+	if o.Spec.Allow, err = servers(pl.Allow); err == nil {
+		o.Spec.Deny, err = servers(pl.Deny)
 	}
-	r, err := p.Keeper.Reserve(ctx, o, lease.Pool{ID: id, Delay: pl.ReleaseDelay}, held, func(string) {})
-	if err != nil {
-		return r, fmt.Errorf("no lease for %v on %s: %w", mac, pl.Parent, err)
-	}
-	if got := r.Binding.Address.Addr(); !pl.Subnet.Contains(got) {
-		_, rerr := p.Keeper.Release(ctx, r.ID, "outside the pool's subnet")
-		return r, errors.Join(fmt.Errorf("the DHCP server on %s gave %v, which is not in --subnet %v: it has been given back; create the network with the subnet of that VLAN", pl.Parent, got, pl.Subnet), rerr)
-	}
-	return r, nil
+	return o, err
 }
 
-// Bounds of the search for the container a lease belongs to.
-const (
-	moveFirst = 50 * time.Millisecond
-	moveMost  = 2 * time.Second
-	moveFor   = 2 * time.Minute
-	nameEvery = 500 * time.Millisecond
-)
-
-// moveIn looks for the interface that the engine makes with the lease's MAC and
-// hands the lease over to it, beside the call that asked for the address.
-func (p *Plugin) moveIn(id string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.moving[id] {
-		return
-	}
-	p.moving[id] = true
-	p.wg.Go(func() {
-		defer func() {
-			p.mu.Lock()
-			delete(p.moving, id)
-			p.mu.Unlock()
-		}()
-		ctx, cancel := context.WithTimeout(p.ctx, moveFor)
-		defer cancel()
-		wait := moveFirst
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(wait):
-			}
-			wait = min(wait*3/2, moveMost)
-			vs := p.Keeper.Leases(id, false)
-			if len(vs) != 1 || vs[0].State != lease.Kept || vs[0].Pool.Held() {
-				return
-			}
-			if p.tryMove(ctx, vs[0]) {
-				p.name(ctx, id)
-				return
-			}
+func servers(texts []string) ([]netip.Addr, error) {
+	var as []netip.Addr
+	for _, s := range texts {
+		a, err := netip.ParseAddr(s)
+		if err != nil {
+			return nil, fmt.Errorf("server %q: not an address", s)
 		}
-	})
+		as = append(as, a)
+	}
+	return as, nil
 }
 
-// tryMove looks through the host's namespaces once, newest processes first.
-func (p *Plugin) tryMove(ctx context.Context, v lease.View) bool {
-	all, err := provision.AllNamespaces()
-	if err != nil {
-		p.Log.Warn("namespaces can't be read", "error", err)
-		return false
+// explain says what to do about a lease that could not be had.
+func (e *endpoint) explain(err error) error {
+	var conflict *dhcpclient.ConflictError
+	var refused *dhcpclient.RefusedIPError
+	switch on := fmt.Sprintf("no lease for %v on %s", e.mac, e.pool.Parent); {
+	case errors.As(err, &refused):
+		return fmt.Errorf("%s: %w: run with the --ip that it offers or without, or reserve the address at the server", on, err)
+	case errors.As(err, &conflict):
+		return fmt.Errorf("%s: %w: free that address or exclude it at the server", on, err)
+	case errors.Is(err, dhcpclient.ErrNoAnswer):
+		return fmt.Errorf("%s within %v: %w: check the VLAN and the server with `mvdhcp probe --parent %s`", on, e.pool.Timeout, err, e.pool.Parent)
+	default:
+		return fmt.Errorf("%s: %w", on, inEngineWords(err))
 	}
-	slices.Reverse(all)
-	for _, ns := range all {
-		if !p.has(ns, v.Child) {
-			continue
-		}
-		t := lease.Target{Kind: lease.TargetDocker, Name: "docker:" + v.Spec.MAC.String()}
-		err := p.Keeper.MoveIn(ctx, v.ID, ns, t)
-		if err != nil && !errors.Is(err, provision.ErrGone) {
-			p.Log.Warn("lease not taken over", "lease", v.ID, "netns", ns.Path, "error", err)
-		}
-		return err == nil
-	}
-	return false
 }
 
-// name finds out whose container it is. The engine lists its MAC only once the
-// container has started.
-func (p *Plugin) name(ctx context.Context, id string) {
-	for {
-		vs := p.Keeper.Leases(id, false)
-		if len(vs) != 1 || !vs[0].State.HasAddress() {
-			return
-		}
-		if t, network, ok := owner(ctx, vs[0].Target, vs[0].Spec.MAC); ok {
-			if err := p.Keeper.Rename(ctx, id, t, network); err != nil {
-				p.Log.Warn("lease not named after its container", "lease", id, "error", err)
-			}
-			return
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(nameEvery):
-		}
+// inEngineWords names the engine's options where an error names those of attach.
+func inEngineWords(err error) error {
+	if !errors.Is(err, lease.ErrAttached) {
+		return err
 	}
+	return errors.New(attachOptions.Replace(err.Error()))
+}
+
+var attachOptions = strings.NewReplacer("give another --mac", "give the container another --mac-address", "give --identity another name", "give another --driver-opt identity=NAME")
+
+// hostname is a container's name as a host name, as far as it can be one
+// (RFC 1123, 2.1); empty when nothing is left of it.
+func hostname(name string) string {
+	label := func(s string) string {
+		s = strings.Map(func(r rune) rune {
+			if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
+				return r
+			}
+			return '-'
+		}, s)
+		return strings.Trim(s[:min(len(s), 63)], "-")
+	}
+	labels := strings.Split(name, ".")
+	for i := range labels {
+		labels[i] = label(labels[i])
+	}
+	labels = slices.DeleteFunc(labels, func(s string) bool { return s == "" })
+	s := strings.Join(labels, ".")
+	return strings.Trim(s[:min(len(s), 255)], "-.")
 }
 
 func (p *Plugin) has(ns provision.Namespace, c provision.Child) bool {

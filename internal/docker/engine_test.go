@@ -11,10 +11,15 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	moby "github.com/moby/moby/client"
+
 	"mvdhcp/internal/api"
+	"mvdhcp/internal/docker"
 	"mvdhcp/internal/lab"
 )
 
@@ -25,6 +30,9 @@ const soon = 30 * time.Second
 // under a name of its own.
 type site struct {
 	t      *testing.T
+	l      *lab.Lab
+	lans   *atomic.Int32 // made by vlan
+	plugin string        // its socket
 	h      *lab.Host
 	k      *lab.Keeper
 	server *lab.Server
@@ -36,7 +44,7 @@ type site struct {
 func newSite(t *testing.T) *site {
 	t.Helper()
 	l := lab.New(t)
-	s := &site{t: t, server: l.Dnsmasq(lab.ServerOptions{}), h: l.Host("host"), driver: fmt.Sprintf("mvdhcp%d", os.Getpid())}
+	s := &site{t: t, l: l, lans: new(atomic.Int32), server: l.Dnsmasq(lab.ServerOptions{}), h: l.Host("host"), driver: fmt.Sprintf("mvdhcp%d", os.Getpid())}
 	// A unix socket's path is short, and containers' mounts must be gone
 	// before their directory goes.
 	dir, err := os.MkdirTemp("/tmp", "mvdhcp-engine")
@@ -47,6 +55,7 @@ func newSite(t *testing.T) *site {
 	t.Cleanup(func() { s.unmount(); os.RemoveAll(dir) })
 
 	plugin := "/run/docker/plugins/" + s.driver + ".sock"
+	s.plugin = plugin
 	t.Cleanup(func() { os.Remove(plugin); os.Remove(plugin + ".lock") })
 	t.Setenv("DOCKER_HOST", "unix://"+s.socket)
 	s.k = l.Keeper(s.h, "--docker", "--docker-socket", plugin)
@@ -65,6 +74,15 @@ func newSite(t *testing.T) *site {
 	return s
 }
 
+// client is the engine's own client: one of a later version refuses some
+// options for an engine as old as Debian's.
+func client() string {
+	if _, err := os.Stat("/usr/bin/docker"); err == nil {
+		return "/usr/bin/docker"
+	}
+	return "docker"
+}
+
 // image imports a root file system of busybox alone.
 func (s *site) image() {
 	s.t.Helper()
@@ -78,6 +96,7 @@ func (s *site) image() {
 		{Name: "bin/busybox", Mode: 0o755, Size: int64(len(bin)), Typeflag: tar.TypeReg},
 		{Name: "bin/sh", Linkname: "busybox", Typeflag: tar.TypeSymlink},
 		{Name: "bin/ip", Linkname: "busybox", Typeflag: tar.TypeSymlink},
+		{Name: "bin/cat", Linkname: "busybox", Typeflag: tar.TypeSymlink},
 		{Name: "bin/ping", Linkname: "busybox", Typeflag: tar.TypeSymlink},
 		{Name: "bin/sleep", Linkname: "busybox", Typeflag: tar.TypeSymlink},
 	} {
@@ -93,7 +112,7 @@ func (s *site) image() {
 	if err := w.Close(); err != nil {
 		s.t.Fatal(err)
 	}
-	cmd := exec.Command("docker", "-H", "unix://"+s.socket, "import", "-", "bb:latest")
+	cmd := exec.Command(client(), "-H", "unix://"+s.socket, "import", "-", "bb:latest")
 	cmd.Stdin = &b
 	if out, err := cmd.CombinedOutput(); err != nil {
 		s.t.Fatalf("docker import: %v: %s", err, out)
@@ -111,7 +130,7 @@ func (s *site) docker(args ...string) string {
 }
 
 func (s *site) try(args ...string) (string, error) {
-	out, err := exec.Command("docker", append([]string{"-H", "unix://" + s.socket}, args...)...).CombinedOutput()
+	out, err := exec.Command(client(), append([]string{"-H", "unix://" + s.socket}, args...)...).CombinedOutput()
 	return strings.TrimSpace(string(out)), err
 }
 
@@ -250,6 +269,7 @@ func TestEngine(t *testing.T) {
 func TestEngineTarget(t *testing.T) {
 	s := newSite(t)
 	s.docker("run", "-d", "--name", "tool", "--hostname", "toolbox", "--network", "none", "bb", "/bin/sleep", "600")
+	s.agrees("tool")
 	var l api.Lease
 	s.k.JSON(&l, "attach", "tool", "--parent", lab.Uplink, "--json")
 	if l.Target != "docker:tool" || l.Hostname != "toolbox" || l.Identity != "tool" {
@@ -265,5 +285,31 @@ func TestEngineTarget(t *testing.T) {
 	s.server.WaitEmpty(soon)
 	if r := s.k.Run("attach", "tool", "--parent", lab.Uplink); r.Status != 1 || !strings.Contains(r.Stderr, "tool") {
 		t.Errorf("attach of a container that is gone: %v", r)
+	}
+}
+
+// agrees compares what is found of a container with what the engine's own client
+// library says.
+func (s *site) agrees(name string) {
+	s.t.Helper()
+	found, err := docker.FindContainer(s.t.Context(), "", name)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	c, err := moby.New(moby.FromEnv)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer c.Close()
+	info, err := c.ContainerInspect(s.t.Context(), name, moby.ContainerInspectOptions{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	want := docker.Container{
+		ID: info.Container.ID, Name: strings.TrimPrefix(info.Container.Name, "/"), PID: info.Container.State.Pid,
+		Hostname: info.Container.Config.Hostname, HostNetwork: info.Container.HostConfig.NetworkMode.IsHost(),
+	}
+	if diff := cmp.Diff(want, found); diff != "" {
+		s.t.Errorf("container %s (-client library +found):\n%s", name, diff)
 	}
 }

@@ -5,7 +5,9 @@ package docker
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -18,7 +20,7 @@ type Pool struct {
 	Subnet       netip.Prefix  `json:"subnet"`
 	Parent       string        `json:"parent"`
 	Mode         string        `json:"mode,omitempty"`
-	ClientID     string        `json:"client_id,omitempty"`
+	ClientID     string        `json:"client_id,omitempty"` // one of clientIDs; "": auto
 	VendorClass  string        `json:"vendor_class,omitempty"`
 	UserClass    string        `json:"user_class,omitempty"`
 	NoHostname   bool          `json:"no_hostname,omitempty"`
@@ -34,7 +36,22 @@ type Pool struct {
 const (
 	defaultTimeout      = 10 * time.Second
 	defaultReleaseDelay = 5 * time.Second
+	minTimeout          = time.Second
+	maxTimeout          = 10 * time.Minute
+	maxReleaseDelay     = 10 * 365 * 24 * time.Hour
 )
+
+// The schemes of client identifiers (option 61). One text for all containers of
+// a network would give them all one address, so there is none.
+const (
+	clientIDAuto    = "auto"    // name where the engine tells it, else mac
+	clientIDMAC     = "mac"     // 01 and the MAC
+	clientIDName    = "name"    // of this host, parent, subnet and container name
+	clientIDCluster = "cluster" // of subnet and container name: the same on every host
+	clientIDDUID    = "duid"    // RFC 4361
+)
+
+var clientIDs = []string{clientIDAuto, clientIDMAC, clientIDName, clientIDCluster, clientIDDUID}
 
 // poolOptions are the options of --ipam-opt.
 var poolOptions = []string{"parent", "mode", "client-id", "vendor-class", "user-class", "hostname", "allow-server", "deny-server", "conflict-check", "timeout", "release-delay"}
@@ -44,17 +61,24 @@ func parsePool(subnet string, opts map[string]string) (p Pool, err error) {
 	p = Pool{Timeout: defaultTimeout, ReleaseDelay: defaultReleaseDelay}
 	if subnet != "" {
 		if p.Subnet, err = netip.ParsePrefix(subnet); err != nil || !p.Subnet.Addr().Is4() {
-			return p, fmt.Errorf("--subnet %s: not an IPv4 subnet", subnet)
+			return p, fmt.Errorf("--subnet %s: not an IPv4 subnet: give the VLAN's, such as 192.0.2.0/24", subnet)
+		}
+		if p.Subnet.Bits() == 0 || p.Subnet.Bits() > 30 {
+			return p, fmt.Errorf("--subnet %s: no container can have an address there: give the VLAN's, such as 192.0.2.0/24", subnet)
 		}
 		p.Subnet = p.Subnet.Masked()
 	}
-	for name, v := range opts {
+	for _, name := range slices.Sorted(maps.Keys(opts)) { // the same error each time
+		v := opts[name]
 		switch name {
 		case "parent":
 			p.Parent = v
 		case "mode":
 			p.Mode = v
 		case "client-id":
+			if !slices.Contains(clientIDs, v) {
+				return p, fmt.Errorf("--ipam-opt client-id=%s: give one of %s", v, strings.Join(clientIDs, ", "))
+			}
 			p.ClientID = v
 		case "vendor-class":
 			p.VendorClass = v
@@ -72,27 +96,26 @@ func parsePool(subnet string, opts map[string]string) (p Pool, err error) {
 		case "conflict-check":
 			p.Conflict = v
 		case "timeout":
-			if p.Timeout, err = time.ParseDuration(v); err != nil || p.Timeout <= 0 {
-				return p, fmt.Errorf("--ipam-opt timeout=%s: give a duration such as 10s", v)
+			if p.Timeout, err = time.ParseDuration(v); err != nil || p.Timeout < minTimeout || p.Timeout > maxTimeout {
+				return p, fmt.Errorf("--ipam-opt timeout=%s: give a duration from %v to %v, such as 10s", v, minTimeout, maxTimeout)
 			}
 		case "release-delay":
 			if v == "never" {
 				p.ReleaseDelay = -1
 				break
 			}
-			if p.ReleaseDelay, err = time.ParseDuration(v); err != nil || p.ReleaseDelay < 0 {
+			if p.ReleaseDelay, err = time.ParseDuration(v); err != nil || p.ReleaseDelay < 0 || p.ReleaseDelay > maxReleaseDelay {
 				return p, fmt.Errorf("--ipam-opt release-delay=%s: give a duration such as 5s, 0s or never", v)
 			}
 		default:
 			if strings.HasPrefix(name, "com.docker.") {
 				continue
 			}
-			known := slices.Clone(poolOptions)
-			return p, fmt.Errorf("--ipam-opt %s is unknown: mvdhcp takes %s", name, strings.Join(known, ", "))
+			return p, fmt.Errorf("--ipam-opt %s is unknown: mvdhcp takes %s", name, strings.Join(poolOptions, ", "))
 		}
 	}
 	if p.Parent == "" {
-		return p, fmt.Errorf("no parent: give --ipam-opt parent=IF, the same IF as -o parent=IF")
+		return p, errors.New("no parent: give --ipam-opt parent=IF, the same IF as -o parent=IF")
 	}
 	return p, nil
 }
@@ -112,8 +135,15 @@ func decodePool(id string) (p Pool, err error) {
 	if err == nil {
 		err = json.Unmarshal(b, &p)
 	}
-	if err != nil || p.Parent == "" || !p.Subnet.IsValid() {
-		return p, fmt.Errorf("pool %.40q is not one of mvdhcp's", id)
+	if err != nil || p.Parent == "" || len(p.Parent) > 15 || !p.Subnet.IsValid() || !p.Subnet.Addr().Is4() || p.Timeout < minTimeout || p.Timeout > maxTimeout {
+		return p, fmt.Errorf("pool %.40q is not one of mvdhcp's: create the network anew", id)
 	}
 	return p, nil
+}
+
+func (p *Pool) options() Options {
+	return Options{
+		Parent: p.Parent, Mode: p.Mode, VendorClass: p.VendorClass, UserClass: p.UserClass,
+		AllowServers: p.Allow, DenyServers: p.Deny, ConflictCheck: p.Conflict, Timeout: p.Timeout,
+	}
 }

@@ -4,12 +4,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"mvdhcp/dhcpclient"
 	"mvdhcp/internal/api"
 	"mvdhcp/internal/lab"
 )
@@ -18,6 +20,7 @@ import (
 const (
 	wayFloor = iota
 	wayKeeper
+	waySocket
 	wayCommand
 	wayDefault
 	wayUdhcpc
@@ -28,6 +31,7 @@ type bench struct {
 	lab    *lab.Lab
 	server *lab.Server
 	host   *lab.Host
+	inside *inside
 	keeper *lab.Keeper
 	client *api.Client
 }
@@ -43,14 +47,15 @@ type way struct {
 func (b *bench) ways() []way {
 	return []way{
 		wayFloor:   {"floor: netlink calls and a bare DORA", b.floor, b.dropChild},
-		wayKeeper:  {"mvdhcp keeper, --conflict-check async", b.throughAPI, b.detach},
+		wayKeeper:  {"inside the keeper, --conflict-check async", b.inside.attachAsync, b.inside.detach},
+		waySocket:  {"  asked over its socket", b.keeperAsync, b.detach},
 		wayCommand: {"mvdhcp attach, --conflict-check async", b.command("--conflict-check", "async"), b.detach},
 		wayDefault: {"mvdhcp attach", b.command(), b.detach},
 		wayUdhcpc:  {"ip link + busybox udhcpc (sets no address)", b.udhcpc, b.dropChild},
 	}
 }
 
-func measure(l *lab.Lab, o options) (report, error) {
+func measure(l *lab.Lab, o options) (r report, err error) {
 	ctx := context.Background()
 	say := func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 	say("building mvdhcp")
@@ -60,13 +65,29 @@ func measure(l *lab.Lab, o options) (report, error) {
 	b := &bench{lab: l, server: l.Dnsmasq(lab.ServerOptions{Lease: 12 * time.Hour}), host: l.Host("host")}
 	b.keeper = l.Keeper(b.host, "--log-level", "warn")
 	b.client = api.NewClient(b.keeper.Socket)
+	dir, err := os.MkdirTemp("", "mvdhcp-bench")
+	if err != nil {
+		return report{}, err
+	}
+	defer os.RemoveAll(dir)
+	if b.inside, err = startInside(b.host, dir); err != nil {
+		return report{}, err
+	}
+	defer func() { err = errors.Join(err, b.inside.stop()) }()
 
 	say("attaching %d children", o.children)
 	crowd, ctx := errgroup.WithContext(ctx)
 	crowd.SetLimit(8)
-	for range o.children {
+	for n := range o.children {
 		c := l.Container("crowd")
-		crowd.Go(func() error { _, err := b.throughAPI(ctx, c); return err })
+		crowd.Go(func() error { // half of them by each keeper
+			if n%2 == 0 {
+				_, err := b.inside.attach(ctx, c, dhcpclient.ConflictOff)
+				return err
+			}
+			_, err := b.throughAPI(ctx, c, "off")
+			return err
+		})
 	}
 	if err := crowd.Wait(); err != nil {
 		return report{}, err
@@ -96,7 +117,7 @@ func measure(l *lab.Lab, o options) (report, error) {
 			time.Sleep(o.pause)
 		}
 	}
-	r := report{Children: o.children, Turns: o.turns}
+	r = report{Children: o.children, Turns: o.turns}
 	for i, w := range ways {
 		r.Results = append(r.Results, newResult(w.name, took[i]))
 	}

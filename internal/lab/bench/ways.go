@@ -20,11 +20,15 @@ import (
 
 const patience = 10 * time.Second
 
+func (b *bench) keeperAsync(ctx context.Context, c *lab.Container) (time.Duration, error) {
+	return b.throughAPI(ctx, c, "async")
+}
+
 // throughAPI has the keeper attach, without a new process.
-func (b *bench) throughAPI(ctx context.Context, c *lab.Container) (time.Duration, error) {
+func (b *bench) throughAPI(ctx context.Context, c *lab.Container, conflictCheck string) (time.Duration, error) {
 	start := time.Now()
 	_, err := b.client.Attach(ctx, api.AttachRequest{
-		Target: c.Target(), Parent: lab.Uplink, ConflictCheck: "async", Timeout: patience,
+		Target: c.Target(), Parent: lab.Uplink, ConflictCheck: conflictCheck, Timeout: patience,
 	}, nil)
 	return time.Since(start), err
 }

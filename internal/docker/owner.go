@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// container is whose an interface is.
+type container struct {
+	id, name, network string
+	// hostname is the one that was typed or, where the engine made it up, the
+	// container's name.
+	hostname string
+}
+
+// engine calls f with the keeper's own engine.
+func engine(f func(*engineClient) error) error {
+	e, err := newEngineClient("")
+	if err != nil {
+		return err
+	}
+	defer e.close()
+	if err := f(e); err != nil {
+		return fmt.Errorf("the Docker engine says: %w", err)
+	}
+	return nil
+}
+
+// owners finds the containers with those MACs, as far as the engine lists them.
+func owners(ctx context.Context, macs map[string]guest) (found map[string]container, err error) {
+	found = map[string]container{}
+	err = engine(func(e *engineClient) error {
+		has := map[string]container{}
+		err := each(ctx, e, "/containers/json", nil, func(c *listed) {
+			for network, n := range c.NetworkSettings.Networks {
+				if _, ok := macs[n.MacAddress]; ok && c.name() != "" {
+					has[n.MacAddress] = container{id: c.ID, name: c.name(), network: network}
+				}
+			}
+		})
+		if err != nil {
+			return err
+		}
+		for mac, o := range has {
+			c, err := e.inspect(ctx, o.id)
+			if errors.Is(err, errNotFound) {
+				continue // removed meanwhile
+			}
+			if err != nil {
+				return err
+			}
+			if o.hostname = c.Hostname; o.hostname == "" || strings.HasPrefix(o.id, o.hostname) {
+				o.hostname = hostname(o.name)
+			}
+			found[mac] = o
+		}
+		return nil
+	})
+	return found, err
+}
+
+// listedNetwork is a network as an engine tells of it.
+type listedNetwork struct {
+	ID         string `json:"Id"`
+	Name       string
+	Driver     string
+	Options    map[string]string
+	EnableIPv6 bool
+	Internal   bool
+	IPAM       struct {
+		Driver  string
+		Options map[string]string
+		Config  []struct{ Subnet string }
+	}
+	// Containers is not in lists.
+	Containers map[string]struct{ MacAddress string }
+}
+
+// endpoints are the MACs of all endpoints that the engine has on networks of a
+// remote IPAM driver.
+func endpoints(ctx context.Context) (macs map[string]bool, err error) {
+	macs = map[string]bool{}
+	err = engine(func(e *engineClient) error {
+		var ids []string
+		err := each(ctx, e, "/networks", nil, func(n *listedNetwork) {
+			if n.IPAM.Driver != "default" && n.IPAM.Driver != "null" {
+				ids = append(ids, n.ID)
+			}
+		})
+		if err != nil {
+			return err
+		}
+		for _, id := range ids {
+			n, err := e.network(ctx, id)
+			if errors.Is(err, errNotFound) {
+				continue // removed meanwhile
+			}
+			if err != nil {
+				return err
+			}
+			for _, c := range n.Containers {
+				macs[c.MacAddress] = true
+			}
+		}
+		return nil
+	})
+	return macs, err
+}
+
+// networkPools counts the engine's networks by their pool's id.
+func networkPools(ctx context.Context) (count map[string]int, err error) {
+	count = map[string]int{}
+	err = engine(func(e *engineClient) error {
+		return each(ctx, e, "/networks", nil, func(n *listedNetwork) {
+			for _, cfg := range n.IPAM.Config {
+				pl, err := parsePool(cfg.Subnet, n.IPAM.Options)
+				if err == nil && pl.Subnet.IsValid() {
+					count[pl.id()]++
+				}
+			}
+		})
+	})
+	return count, err
+}
+
+// forgetEvery is how often an engine that does not answer is asked again.
+const forgetEvery = 10 * time.Second
+
+// forgetPools ends the pools that an earlier keeper remembered and whose
+// networks were removed while none ran. Only the engine's own word counts.
+func (p *Plugin) forgetPools(ctx context.Context, remembered map[string]int) {
+	if len(remembered) == 0 {
+		return
+	}
+	for {
+		count, err := networkPools(ctx)
+		if err == nil {
+			p.forget(ctx, remembered, count)
+			return
+		}
+		if !errors.Is(err, context.Canceled) {
+			p.Log.Debug("networks not listed", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(forgetEvery):
+		}
+	}
+}
+
+func (p *Plugin) forget(ctx context.Context, remembered, count map[string]int) {
+	now := p.pools.all()
+	for id, n := range remembered {
+		if count[id] >= n || now[id] != n {
+			continue // all there, or changed meanwhile
+		}
+		pl, err := decodePool(id)
+		if serr := p.pools.set(id, count[id]); serr != nil {
+			p.Log.Error("pool not forgotten", "error", serr)
+		}
+		if err == nil && count[id] == 0 {
+			p.Log.Info("network was removed while no keeper ran", "parent", pl.Parent, "subnet", pl.Subnet)
+			p.endPool(ctx, id, pl)
+		}
+	}
+}
