@@ -5,6 +5,6 @@
 // of its own behind a switch that filters VLANs.
 //
 // Its tests have the build tag "vm" and use fixed names of links and
-// namespaces: they run only inside the virtual machine that TestTrunkInVM of
-// mvdhcp/internal/lab/vm boots. Without the tag there is nothing here to run.
+// namespaces: they run only inside the virtual machines that the tests of
+// mvdhcp/internal/lab/vm boot. Without the tag there is nothing here to run.
 package trunk

@@ -23,6 +23,7 @@ import (
 type keeper struct {
 	t    *testing.T
 	dir  string // of its socket, state and log
+	args []string
 	proc *exec.Cmd
 }
 
@@ -35,19 +36,31 @@ type answer struct {
 // lease is what the tests read of a lease's JSON.
 type lease struct {
 	State   string `json:"state"`
+	Target  string `json:"target"`
 	Ifname  string `json:"ifname"`
 	Parent  string `json:"parent"`
 	MAC     string `json:"mac"`
 	Address string `json:"address"`
 	Gateway string `json:"gateway"`
 	Server  string `json:"server"`
+	Renewed int    `json:"renewals"`
+	// ParentState is "up" while the parent can carry traffic.
+	ParentState string `json:"parent_state"`
 }
 
-// newKeeper starts a keeper that goes with the test, with its log shown when the
-// test fails.
-func newKeeper(t *testing.T) *keeper {
+// newKeeper starts a keeper, with more arguments for serve, that goes with the
+// test. Its log is shown when the test fails.
+func newKeeper(t *testing.T, args ...string) *keeper {
 	t.Helper()
-	k := &keeper{t: t, dir: t.TempDir()}
+	return newKeeperIn(t, t.TempDir(), args...)
+}
+
+func newKeeperIn(t *testing.T, dir string, args ...string) *keeper {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	k := &keeper{t: t, dir: dir, args: args}
 	t.Cleanup(func() {
 		k.stop(syscall.SIGTERM)
 		if t.Failed() {
@@ -67,8 +80,8 @@ func (k *keeper) start() {
 		k.t.Fatal(err)
 	}
 	defer log.Close()
-	k.proc = exec.Command("mvdhcp", "--socket", k.socket(), "serve",
-		"--state-dir", filepath.Join(k.dir, "state"), "--log-level", "debug")
+	k.proc = exec.Command("mvdhcp", append([]string{"--socket", k.socket(), "serve",
+		"--state-dir", filepath.Join(k.dir, "state"), "--log-level", "debug"}, k.args...)...)
 	k.proc.Stdout, k.proc.Stderr = log, log
 	if err := k.proc.Start(); err != nil {
 		k.t.Fatalf("start the keeper: %v", err)
@@ -143,15 +156,30 @@ func (k *keeper) detach(ns string) {
 	}
 }
 
-// count is how many leases the keeper lists.
-func (k *keeper) count() int {
+// leases are those the keeper lists.
+func (k *keeper) leases() []lease {
 	k.t.Helper()
 	a := k.do("leases", "--json")
 	var list []lease
 	if err := json.Unmarshal([]byte(a.stdout), &list); err != nil {
 		k.t.Fatalf("leases --json: status %d, %q, %s: %v", a.status, a.stdout, a.stderr, err)
 	}
-	return len(list)
+	return list
+}
+
+// await returns when the leases are as they should be. Each look takes a whole
+// process: no need for a pause between them.
+func (k *keeper) await(what string, so func([]lease) bool) {
+	k.t.Helper()
+	for end := time.Now().Add(patience); ; {
+		list := k.leases()
+		if so(list) {
+			return
+		}
+		if time.Now().After(end) {
+			k.t.Fatalf("not within %v: %s; the leases are %+v", patience, what, list)
+		}
+	}
 }
 
 // granted checks a lease where it counts: at the server of the VLAN, in the
@@ -164,12 +192,7 @@ func (l *lan) granted(ns string, vid int, got lease) {
 		l.t.Errorf("%s in %s is a %q with MAC %s, want a macvlan with %s",
 			got.Ifname, ns, child.Info.Kind, child.MAC, got.MAC)
 	}
-	var own []string
-	for _, a := range child.Addresses {
-		if a.Family == "inet" {
-			own = append(own, a.Local)
-		}
-	}
+	own := child.ipv4()
 	if !slices.Equal(own, []string{held}) || got.Address != held+"/24" {
 		l.t.Errorf("the server holds %s, the lease says %s, the link has %v", held, got.Address, own)
 	}

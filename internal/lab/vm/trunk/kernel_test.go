@@ -26,7 +26,7 @@ func TestLab(t *testing.T) {
 			mac := net.HardwareAddr{2, 0, 0, 0, 0, byte(vid)}.String()
 			ip(t, fmt.Sprintf("link add link %s name eth0 netns %s address %s type macvlan mode bridge", parent, ns, mac))
 			ip(t, "-n "+ns+" link set eth0 up")
-			ip(t, "netns exec "+ns+" busybox udhcpc -i eth0 -f -q -n -t 10 -T 1 -s /bin/true")
+			ip(t, "netns exec "+ns+" busybox udhcpc -i eth0 -f -q -n -t 60 -T 1 -s /bin/true")
 			l.servers[vid].holds(mac, network[vid])
 			if a := l.servers[other].lease(mac); a != "" {
 				t.Errorf("the server of VLAN %d gave %s to a client on VLAN %d", other, a, vid)

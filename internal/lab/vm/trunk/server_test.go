@@ -6,10 +6,12 @@ package trunk
 
 import (
 	"bufio"
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -22,31 +24,63 @@ import (
 // long it takes.
 const patience = 30 * time.Second
 
-// server is a dnsmasq on the link lan0 of a namespace.
+// server is one test's view of a VLAN's DHCP server.
 type server struct {
 	t      *testing.T
 	leases string // its lease file
-
-	mu  sync.Mutex
-	log []string
 }
 
-// startServer returns when the server listens. It goes with the test, and its
-// log is shown when the test fails.
-func startServer(t *testing.T, ns string, network netip.Prefix) *server {
+// serverLog is what a server has said since it was started.
+type serverLog struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (l *serverLog) len() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.lines)
+}
+
+// from is the log from a line on.
+func (l *serverLog) from(n int) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Join(l.lines[n:], "\n")
+}
+
+// await returns when the log has a text at line n or later.
+func (l *serverLog) await(t *testing.T, n int, text string) {
 	t.Helper()
-	s := &server{t: t, leases: filepath.Join(t.TempDir(), ns+".leases")}
-	own := network.Addr().Next().String()
-	first := strings.TrimSuffix(own, ".1") + ".50"
-	last := strings.TrimSuffix(own, ".1") + ".99"
-	if err := os.WriteFile(s.leases, nil, 0o644); err != nil {
+	for end := time.Now().Add(patience); !strings.Contains(l.from(n), text); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("the server did not say %q", text)
+		}
+	}
+}
+
+func leaseFile(vid int) string {
+	return filepath.Join(theLAN.leases, fmt.Sprintf("server%d.leases", vid))
+}
+
+// startServer returns when a dnsmasq listens on lan0 of the namespace. It lasts
+// as long as the machine. A lease file that is there is read.
+func startServer(t *testing.T, ns string, vid int) *serverLog {
+	t.Helper()
+	log := &serverLog{}
+	own := router(vid).String()
+	part := strings.TrimSuffix(own, "1")
+	file, err := os.OpenFile(leaseFile(vid), os.O_CREATE, 0o644)
+	if err != nil {
 		t.Fatal(err)
 	}
+	file.Close()
 	cmd := exec.Command("ip", "netns", "exec", ns, "dnsmasq", "--keep-in-foreground",
 		"--conf-file=/dev/null", "--user=root", "--group=root", "--port=0", "--pid-file=",
 		"--interface=lan0", "--bind-interfaces", "--no-ping", "--dhcp-authoritative",
-		"--log-facility=-", "--log-dhcp", "--dhcp-leasefile="+s.leases,
-		"--dhcp-range="+first+","+last+",255.255.255.0,2m", "--dhcp-option=3,"+own)
+		"--log-facility=-", "--log-dhcp", "--dhcp-leasefile="+file.Name(),
+		"--dhcp-range="+part+"50,"+part+"99,255.255.255.0,10m", "--dhcp-option=3,"+own,
+		"--dhcp-userclass=set:small,small", "--dhcp-option=tag:small,26,1300")
 	out, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -59,30 +93,22 @@ func startServer(t *testing.T, ns string, network netip.Prefix) *server {
 	go func() {
 		defer close(ended)
 		for lines := bufio.NewScanner(out); lines.Scan(); {
-			s.mu.Lock()
-			s.log = append(s.log, lines.Text())
-			s.mu.Unlock()
+			log.mu.Lock()
+			log.lines = append(log.lines, lines.Text())
+			log.mu.Unlock()
 			if strings.Contains(lines.Text(), "DHCP, sockets bound") {
 				close(ready)
 			}
 		}
 	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-ended
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Logf("%s:\n%s", ns, strings.Join(s.log, "\n"))
-		}
-	})
 	select {
 	case <-ready:
 	case <-ended:
-		t.Fatalf("dnsmasq in %s ended at once", ns)
+		t.Fatalf("dnsmasq in %s ended at once: %s", ns, log.from(0))
 	case <-time.After(patience):
-		t.Fatalf("dnsmasq in %s does not listen", ns)
+		t.Fatalf("dnsmasq in %s does not listen: %s", ns, log.from(0))
 	}
-	return s
+	return log
 }
 
 // lease is the address the server holds for a MAC, or "".
@@ -99,6 +125,37 @@ func (s *server) lease(mac string) string {
 		}
 	}
 	return ""
+}
+
+// count is how many leases the server holds.
+func (s *server) count() int {
+	s.t.Helper()
+	return len(s.macs())
+}
+
+// macs are the clients the server holds leases for, sorted.
+func (s *server) macs() (all []string) {
+	s.t.Helper()
+	data, err := os.ReadFile(s.leases)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(data)) {
+		if f := strings.Fields(line); len(f) >= 3 {
+			all = append(all, f[1])
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// held are the addresses and MACs of the server's leases, sorted.
+func (s *server) held() (all []string) {
+	s.t.Helper()
+	for _, mac := range s.macs() {
+		all = append(all, mac+" "+s.lease(mac))
+	}
+	return all
 }
 
 // holds waits until the server holds an address of its network for a MAC.

@@ -19,34 +19,34 @@ func TestMade(t *testing.T) {
 	for _, ns := range []string{"a", "b", "c"} {
 		l.namespace(ns)
 	}
-	a := k.attach("a", "trunk.100")
+	a := k.attach("a", "ens192.100")
 	l.granted("a", 100, a)
-	made(t, "trunk.100", 100)
-	if a.Parent != "trunk.100" || a.Gateway != "172.10.100.1" || a.Server != "172.10.100.1" {
-		t.Errorf("the lease has parent %s, gateway %s, server %s; want trunk.100, 172.10.100.1 twice",
+	made(t, "ens192.100", 100)
+	if a.Parent != "ens192.100" || a.Gateway != "172.10.100.1" || a.Server != "172.10.100.1" {
+		t.Errorf("the lease has parent %s, gateway %s, server %s; want ens192.100, 172.10.100.1 twice",
 			a.Parent, a.Gateway, a.Server)
 	}
-	b := k.attach("b", "trunk.101")
+	b := k.attach("b", "ens192.101")
 	l.granted("b", 101, b)
-	made(t, "trunk.101", 101)
-	c := k.attach("c", "trunk.100")
+	made(t, "ens192.101", 101)
+	c := k.attach("c", "ens192.100")
 	l.granted("c", 100, c)
 
 	k.detach("a")
 	l.servers[100].freed(a.MAC)
 	bare(t, "a")
-	made(t, "trunk.100", 100) // c uses it
+	made(t, "ens192.100", 100) // c uses it
 	l.granted("c", 100, c)
 	k.detach("c")
 	l.servers[100].freed(c.MAC)
-	absent(t, "trunk.100")
-	made(t, "trunk.101", 101) // b uses it
+	absent(t, "ens192.100")
+	made(t, "ens192.101", 101) // b uses it
 	l.granted("b", 101, b)
 	k.detach("b")
 	l.servers[101].freed(b.MAC)
-	absent(t, "trunk.101")
-	if n := k.count(); n != 0 {
-		t.Errorf("%d leases are left", n)
+	absent(t, "ens192.101")
+	if list := k.leases(); len(list) != 0 {
+		t.Errorf("left are the leases %+v", list)
 	}
 }
 
@@ -54,14 +54,14 @@ func TestMade(t *testing.T) {
 func TestMadeOutlivesKeeper(t *testing.T) {
 	l, k := newLAN(t), newKeeper(t)
 	l.namespace("a")
-	a := k.attach("a", "trunk.100")
+	a := k.attach("a", "ens192.100")
 	k.stop(syscall.SIGKILL)
 	l.granted("a", 100, a)
 	k.start()
 	l.granted("a", 100, a)
 	k.detach("a")
 	l.servers[100].freed(a.MAC)
-	absent(t, "trunk.100")
+	absent(t, "ens192.100")
 }
 
 // TestNamespaceDies: the lease of a namespace that dies without a word is given
@@ -69,23 +69,23 @@ func TestMadeOutlivesKeeper(t *testing.T) {
 func TestNamespaceDies(t *testing.T) {
 	l, k := newLAN(t), newKeeper(t)
 	l.namespace("a")
-	a := k.attach("a", "trunk.100")
+	a := k.attach("a", "ens192.100")
 	l.granted("a", 100, a)
 	ip(t, "netns del a")
 	l.servers[100].freed(a.MAC)
-	absent(t, "trunk.100")
+	absent(t, "ens192.100")
 }
 
 // TestKept: a VLAN link that somebody else made stays when its last user goes.
 func TestKept(t *testing.T) {
 	for _, c := range []struct{ test, link, parent string }{
-		{"same name", "trunk.100", "trunk.100"},
+		{"same name", "ens192.100", "ens192.100"},
 		{"another name", "vlan100", "vlan100"},
-		{"another name, asked for by id", "vlan100", "trunk.100"},
+		{"another name, asked for by id", "vlan100", "ens192.100"},
 	} {
 		t.Run(c.test, func(t *testing.T) {
 			l, k := newLAN(t), newKeeper(t)
-			ip(t, "link add link trunk name "+c.link+" type vlan id 100")
+			l.vlan(c.link, 100)
 			l.namespace("a")
 			got := k.attach("a", c.parent)
 			l.granted("a", 100, got)
@@ -93,8 +93,8 @@ func TestKept(t *testing.T) {
 			if !slices.Contains(before[c.link].Flags, "UP") {
 				t.Errorf("%s is not up: %v", c.link, before[c.link].Flags)
 			}
-			if c.link != "trunk.100" {
-				absent(t, "trunk.100")
+			if c.link != "ens192.100" {
+				absent(t, "ens192.100")
 			}
 			k.detach("a")
 			l.servers[100].freed(got.MAC)
@@ -117,11 +117,11 @@ func TestRefused(t *testing.T) {
 		parent string
 		status int
 	}{
-		{"trunk.0", 2},
-		{"trunk.4095", 2},
-		{"trunk.99999", 2},
+		{"ens192.0", 2},
+		{"ens192.4095", 2},
+		{"ens192.99999", 2},
 		{"nosuch.100", 1},
-		{"trunk.4094", 3}, // a VLAN without a server
+		{"ens192.4094", 3}, // a VLAN without a server
 	} {
 		t.Run(c.parent, func(t *testing.T) {
 			got := k.do("attach", "netns:a", "--parent", c.parent, "--timeout", "3s")
@@ -137,8 +137,8 @@ func TestRefused(t *testing.T) {
 			bare(t, "a")
 		})
 	}
-	if n := k.count(); n != 0 {
-		t.Errorf("%d leases are left", n)
+	if list := k.leases(); len(list) != 0 {
+		t.Errorf("left are the leases %+v", list)
 	}
 	if after := names(t); !slices.Equal(before, after) {
 		t.Errorf("the host had the links %v, and has %v", before, after)
