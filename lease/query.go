@@ -36,14 +36,14 @@ func (k *Keeper) Leases(query string, ended bool) []View {
 		}
 	}
 	for _, e := range k.leases {
-		if !matches(&e.rec, query) {
+		if !matches(&e.rec, query) || e.rec.State == Ended && !ended { // its end is being stored
 			continue
 		}
 		v := View{Record: e.rec}
 		if st := k.parents[e.rec.Spec.Parent]; st != nil {
 			v.ParentDown, v.ParentGone = st.down, st.gone
 		}
-		if b := e.rec.Binding; b != nil && e.rec.State != Releasing {
+		if b := e.rec.Binding; b != nil && e.rec.State != Releasing && e.rec.State != Ended {
 			at := func(d time.Duration) time.Time { return wall.Add(e.bound + d - now).UTC() }
 			v.RenewAt, v.RebindAt, v.ExpiresAt = at(b.T1), at(b.T2), at(b.Lease)
 		}

@@ -54,13 +54,17 @@ func (a *simAlarm) Close() error       { a.t.Stop(); return nil }
 type memStore struct {
 	mu     sync.Mutex
 	data   map[string][]byte
-	wrote  []string // "id state"
+	wrote  []string // states
 	putErr error
+	onPut  func(Record) // called before a record is there
 }
 
 func newMemStore() *memStore { return &memStore{data: map[string][]byte{}} }
 
 func (s *memStore) Put(r Record) error {
+	if s.onPut != nil {
+		s.onPut(r)
+	}
 	b, err := r.Encode()
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -105,14 +105,14 @@ func (p *plant) attach(name string, args ...string) (l api.Lease) {
 	return l
 }
 
-// lease is the only lease of a query that is not held for nobody; ok is false
-// when there is none.
+// lease is the only lease of a query that is neither held for nobody nor being
+// released; ok is false when there is none.
 func (p *plant) lease(query string) (l api.Lease, ok bool) {
 	p.t.Helper()
 	var ls []api.Lease
 	p.k.JSON(&ls, "leases")
 	for _, one := range ls {
-		if (one.Identity == query || one.Target == "docker:"+query) && (one.State != "kept" || one.Waiting) {
+		if (one.Identity == query || one.Target == "docker:"+query) && one.State != "releasing" && (one.State != "kept" || one.Waiting) {
 			if ok {
 				p.t.Fatalf("two leases of %s: %+v", query, ls)
 			}
