@@ -71,9 +71,12 @@ func dnsmasqTime(d time.Duration) string {
 	return strconv.Itoa(seconds(d))
 }
 
+// writing is more than it takes to write a lease file of any length.
+const writing = 10 * time.Second
+
 // leases reads lines of: expiry MAC address hostname client-id.
 func (dnsmasq) leases(s *Server) ([]ServerLease, error) {
-	text, err := os.ReadFile(filepath.Join(s.dir, "leases"))
+	text, err := ReadIdle(s.process.PID, filepath.Join(s.dir, "leases"), writing)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	} else if err != nil {
@@ -82,8 +85,7 @@ func (dnsmasq) leases(s *Server) ([]ServerLease, error) {
 	var leases []ServerLease
 	for line := range strings.Lines(string(text)) {
 		f := strings.Fields(line)
-		// A line that is being written is short of fields: it is seen next time.
-		if len(f) != 5 || !strings.HasSuffix(line, "\n") {
+		if len(f) != 5 {
 			continue
 		}
 		expiry, err := strconv.ParseInt(f[0], 10, 64)

@@ -59,7 +59,7 @@ func newLANIn(t *testing.T, dir string) *lan {
 	}
 	l := &lan{t: t, servers: map[int]*server{}}
 	for _, vid := range vids {
-		l.servers[vid] = &server{t: t, leases: leaseFile(vid)}
+		l.servers[vid] = &server{t: t, pid: theLAN.logs[vid].pid, leases: leaseFile(vid)}
 		begin := theLAN.logs[vid].len()
 		t.Cleanup(func() {
 			if t.Failed() {

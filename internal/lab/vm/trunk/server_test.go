@@ -7,6 +7,7 @@ package trunk
 import (
 	"bufio"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -18,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"mvdhcp/internal/lab"
 )
 
 // patience is how long a test waits for what must come; no test depends on how
@@ -27,11 +30,13 @@ const patience = 30 * time.Second
 // server is one test's view of a VLAN's DHCP server.
 type server struct {
 	t      *testing.T
+	pid    int
 	leases string // its lease file
 }
 
 // serverLog is what a server has said since it was started.
 type serverLog struct {
+	pid   int
 	mu    sync.Mutex
 	lines []string
 }
@@ -88,6 +93,7 @@ func startServer(t *testing.T, ns string, vid int) *serverLog {
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("start dnsmasq: %v", err)
 	}
+	log.pid = cmd.Process.Pid
 	ready := make(chan struct{})
 	ended := make(chan struct{})
 	go func() {
@@ -111,58 +117,56 @@ func startServer(t *testing.T, ns string, vid int) *serverLog {
 	return log
 }
 
-// lease is the address the server holds for a MAC, or "".
-func (s *server) lease(mac string) string {
+// granted is what the server holds: the address of each MAC.
+func (s *server) granted() map[string]string {
 	s.t.Helper()
-	data, err := os.ReadFile(s.leases)
+	data, err := lab.ReadIdle(s.pid, s.leases, patience)
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	all := map[string]string{}
 	for line := range strings.Lines(string(data)) {
 		// expiry MAC address name client-id
-		if f := strings.Fields(line); len(f) >= 3 && strings.EqualFold(f[1], mac) {
-			return f[2]
+		if f := strings.Fields(line); len(f) == 5 {
+			all[strings.ToLower(f[1])] = f[2]
 		}
 	}
-	return ""
+	return all
+}
+
+// lease is the address the server holds for a MAC, or "".
+func (s *server) lease(mac string) string {
+	s.t.Helper()
+	return s.granted()[strings.ToLower(mac)]
 }
 
 // count is how many leases the server holds.
 func (s *server) count() int {
 	s.t.Helper()
-	return len(s.macs())
+	return len(s.granted())
 }
 
 // macs are the clients the server holds leases for, sorted.
-func (s *server) macs() (all []string) {
+func (s *server) macs() []string {
 	s.t.Helper()
-	data, err := os.ReadFile(s.leases)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	for line := range strings.Lines(string(data)) {
-		if f := strings.Fields(line); len(f) >= 3 {
-			all = append(all, f[1])
-		}
-	}
-	slices.Sort(all)
-	return all
+	return slices.Sorted(maps.Keys(s.granted()))
 }
 
 // held are the addresses and MACs of the server's leases, sorted.
 func (s *server) held() (all []string) {
 	s.t.Helper()
-	for _, mac := range s.macs() {
-		all = append(all, mac+" "+s.lease(mac))
+	for mac, addr := range s.granted() {
+		all = append(all, mac+" "+addr)
 	}
+	slices.Sort(all)
 	return all
 }
 
 // holds waits until the server holds an address of its network for a MAC.
 func (s *server) holds(mac string, network netip.Prefix) string {
 	s.t.Helper()
-	s.await("a lease for "+mac, func() bool { return s.lease(mac) != "" })
-	held := s.lease(mac)
+	var held string
+	s.await("a lease for "+mac, func() bool { held = s.lease(mac); return held != "" })
 	if a, err := netip.ParseAddr(held); err != nil || !network.Contains(a) {
 		s.t.Fatalf("the server holds %q for %s, want one of %v", held, mac, network)
 	}
@@ -195,7 +199,7 @@ func (s *server) await(what string, so func() bool) {
 			_, _ = unix.Read(fd, buf)
 		}
 		if time.Now().After(end) || err != nil && err != unix.EINTR {
-			data, _ := os.ReadFile(s.leases)
+			data, _ := lab.ReadIdle(s.pid, s.leases, 0)
 			s.t.Fatalf("no %s at the server; it holds:\n%s", what, data)
 		}
 	}
