@@ -267,7 +267,11 @@ func (k *Keeper) state(e *entry, s State) { k.update(e, func(r *Record) { r.Stat
 // was asked for.
 func (k *Keeper) apply(e *entry) error {
 	r := k.record(e)
-	err := k.at(e).Apply(r.NS, r.Child, k.wanted(&r, k.expiry(e)-k.clock.Now()))
+	cfg := k.wanted(&r, k.expiry(e)-k.clock.Now())
+	if r.Target.Kind == TargetHost {
+		k.update(e, func(*Record) { e.routes = cfg.Routes })
+	}
+	err := k.at(e).Apply(r.NS, r.Child, cfg)
 	if errors.Is(err, provision.ErrRoute) {
 		k.log.Warn("routes left out", "lease", r.ID, "target", r.Target.Name, "error", err)
 		err = nil

@@ -13,7 +13,7 @@ type dueQueue struct{ h dueHeap }
 
 // set puts e in at the moment, or moves it there.
 func (q *dueQueue) set(e *entry, at time.Duration) {
-	e.due = at
+	e.at = at
 	if e.pos >= 0 {
 		heap.Fix(&q.h, e.pos)
 		return
@@ -33,13 +33,13 @@ func (q *dueQueue) next() (*entry, time.Duration, bool) {
 	if len(q.h) == 0 {
 		return nil, 0, false
 	}
-	return q.h[0], q.h[0].due, true
+	return q.h[0], q.h[0].at, true
 }
 
 type dueHeap []*entry
 
 func (h dueHeap) Len() int           { return len(h) }
-func (h dueHeap) Less(i, j int) bool { return h[i].due < h[j].due }
+func (h dueHeap) Less(i, j int) bool { return h[i].at < h[j].at }
 
 func (h dueHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]

@@ -36,38 +36,33 @@ func (k *Keeper) relink(parent string) {
 		if e.rec.Target.Kind != TargetHost || e.rec.Spec.Parent != parent || !e.rec.Established {
 			continue
 		}
-		if !e.reroute {
-			e.reroute, e.planned = true, e.due
-		}
+		e.lookBy(k.clock.Now() + relinkWait)
+		e.reroute = true
 		if e.op == nil {
-			k.due.set(e, min(e.due, k.clock.Now()+relinkWait))
+			k.schedule(e)
 			k.poke()
 		}
 	}
 }
 
-// reroute brings the routes of an owned host link up to date, and reports
-// whether that was all that was due.
-func (k *Keeper) reroute(e *entry) (only bool) {
+// reroute brings the routes of an owned host link up to date where that was asked
+// for. It reports false when the child turned out to be gone.
+func (k *Keeper) reroute(e *entry) bool {
 	k.mu.Lock()
-	asked, planned := e.reroute, e.planned
+	asked := e.reroute && !e.missing && e.rec.State.HasAddress() && k.clock.Now() < e.expiry()
 	e.reroute = false
-	idle := asked && !e.suspect && !e.missing && e.rec.State.HasAddress() && k.clock.Now() < e.expiry()
 	k.mu.Unlock()
-	if !idle {
+	if !asked {
+		return true
+	}
+	err := k.apply(e)
+	if errors.Is(err, provision.ErrGone) {
+		k.suspectNow(e)
 		return false
 	}
-	if err := k.apply(e); err != nil {
-		if errors.Is(err, provision.ErrGone) {
-			k.suspectNow(e)
-			return true
-		}
+	if err != nil {
 		k.note(e, err)
 	}
-	if k.clock.Now() >= planned {
-		return false
-	}
-	k.update(e, func(*Record) { e.due = planned })
 	return true
 }
 

@@ -16,16 +16,17 @@ import (
 
 // work does what is due for an owned entry and sets what is due next.
 func (k *Keeper) work(ctx context.Context, e *entry) {
-	k.mu.Lock()
-	suspect := e.suspect
-	k.mu.Unlock()
-	if suspect && !k.inspect(e) {
-		return
-	}
-	if k.reroute(e) {
-		return
-	}
 	now := k.clock.Now()
+	k.mu.Lock()
+	suspect, due := e.suspect, e.due <= now
+	k.mu.Unlock()
+	if suspect {
+		due = k.inspect(e)
+	}
+	if !k.reroute(e) || !due {
+		return
+	}
+	now = k.clock.Now()
 	r := k.record(e)
 	switch r.State {
 	case Releasing:

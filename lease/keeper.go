@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"mvdhcp/provision"
 )
 
 // Config is what a Keeper works with. All fields but Log and BootGrace are
@@ -82,13 +84,15 @@ type entry struct {
 	rec   Record
 	bound time.Duration // BoundAt on the clock of this boot
 	op    *op           // who owns the record now; nil: nobody
-	due   time.Duration
-	pos   int // place in the heap, -1: none
-	tries int // unanswered in this state
-	// suspect: the kernel reported something; look before the next step, which
-	// was due at former. resumed: taken over from the store, not looked at yet.
-	suspect, resumed bool
-	former           time.Duration
+	due   time.Duration // when its next step is
+	at    time.Duration // its moment in the heap: due, or look when that is sooner
+	pos   int           // place in the heap, -1: none
+	tries int           // unanswered in this state
+	// What is looked at before the next step, at the moment look. suspect: the
+	// kernel reported something. resumed: it was taken over from the store.
+	// reroute: the addresses leased on the parent of a host link have changed.
+	suspect, resumed, reroute bool
+	look                      time.Duration
 	// again: its parent came up while it was busy; verifyAt is its turn to be
 	// verified since its parent came up.
 	again    bool
@@ -104,10 +108,8 @@ type entry struct {
 	// boot; until says how long that is waited for (0: for ever).
 	missing bool
 	until   time.Duration
-	// reroute: the addresses leased on the parent of a host link have changed;
-	// planned is when it is due otherwise.
-	reroute bool
-	planned time.Duration
+	// routes are those that were put on a host link last.
+	routes []provision.Route
 	// stopVerify ends the conflict check that runs beside the lease, if one does.
 	stopVerify context.CancelFunc
 }
@@ -220,20 +222,28 @@ func (k *Keeper) take(ctx context.Context, e *entry) (context.Context, func()) {
 					e.rec.State = InitReboot
 				}
 			}
-			if e.suspect {
-				e.former = e.due
-				e.due = min(e.due, k.clock.Now()+settleFor)
-			}
-			if e.reroute {
-				e.planned = e.due
-				e.due = min(e.due, k.clock.Now()+relinkWait)
-			}
-			k.due.set(e, e.due)
+			k.schedule(e)
 		}
 		k.mu.Unlock()
 		cancel()
 		close(o.done)
 		k.poke()
+	}
+}
+
+// schedule puts a free entry in its place among the due times. The lock is held.
+func (k *Keeper) schedule(e *entry) {
+	at := e.due
+	if e.suspect || e.reroute {
+		at = min(at, e.look)
+	}
+	k.due.set(e, at)
+}
+
+// lookBy has an entry looked at no later than at; what for is set after it.
+func (e *entry) lookBy(at time.Duration) {
+	if !e.suspect && !e.reroute || at < e.look {
+		e.look = at
 	}
 }
 

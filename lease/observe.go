@@ -49,7 +49,7 @@ func (k *Keeper) Sweep() {
 	var all []look
 	k.mu.Lock()
 	for _, e := range k.leases {
-		if s := e.rec.State; s != Kept && s != Releasing && !(e.missing && e.until != never) && !e.suspect && e.rec.Established {
+		if s := e.rec.State; s != Kept && s != Releasing && !(e.missing && e.until != never) && !e.resumed && e.rec.Established {
 			all = append(all, look{e, e.rec.Target, e.rec.NS})
 		}
 	}
@@ -85,12 +85,11 @@ func (k *Keeper) suspect(e *entry, wait time.Duration) {
 	if !e.rec.Established {
 		return // its attach will find out
 	}
-	if !e.suspect {
-		e.suspect, e.former = true, e.due
-	}
+	e.lookBy(k.clock.Now() + wait)
+	e.suspect = true
 	switch {
 	case e.op == nil:
-		k.due.set(e, min(e.due, k.clock.Now()+wait))
+		k.schedule(e)
 	case !k.host.Alive(e.rec.Target, e.rec.NS):
 		e.op.cancel()
 	}

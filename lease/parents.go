@@ -237,11 +237,8 @@ func (k *Keeper) verifyAt(e *entry, start, at time.Duration) {
 	case e.rec.State.HasAddress():
 		e.rec.State, e.tries = InitReboot, 0
 	}
-	if e.suspect {
-		e.former = at
-		at = min(at, e.due)
-	}
-	k.due.set(e, at)
+	e.due = at
+	k.schedule(e)
 }
 
 // parentAdded takes up a link that has the name of a parent that was gone.
@@ -258,8 +255,8 @@ func (k *Keeper) parentAdded(ev provision.Event) {
 				continue
 			}
 			if e.missing && e.op == nil && !e.suspect {
-				e.tries = 0
-				k.due.set(e, now+raiseAfter)
+				e.tries, e.due = 0, now+raiseAfter
+				k.schedule(e)
 			} else if e.rec.ParentIndex != ev.Index {
 				k.suspect(e, settleFor) // its child may hang on a link that moved away
 			}
@@ -275,8 +272,8 @@ func (k *Keeper) parentAdded(ev provision.Event) {
 func (k *Keeper) mendTrunk(trunk string, at time.Duration) {
 	for _, e := range k.leases {
 		if e.missing && e.op == nil && strings.HasPrefix(e.rec.Spec.Parent, trunk+".") && k.ours(e.rec.Spec.Parent) {
-			e.tries = 0
-			k.due.set(e, at)
+			e.tries, e.due = 0, at
+			k.schedule(e)
 		}
 	}
 }

@@ -77,6 +77,9 @@ func (k *Keeper) repair(e *entry) (again bool) {
 			return false // the kernel takes it off by itself
 		}
 		cfg = k.wanted(&r, left)
+		if r.Target.Kind == TargetHost { // peers that came since are nobody's doing
+			k.update(e, func(*Record) { cfg.Routes = e.routes })
+		}
 	}
 	what, err := k.host.Repair(r.NS, r.Child, cfg)
 	if err != nil {

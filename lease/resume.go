@@ -61,8 +61,8 @@ func (k *Keeper) load() error {
 			}
 			st.since -= max(carrierWait, flapWithin) // for longer, as far as is known
 		}
-		e.former = e.due
-		k.due.set(e, e.due)
+		e.look, e.reroute = e.due, suspect && r.Target.Kind == TargetHost
+		k.schedule(e)
 	}
 	slices.SortFunc(k.ended, func(a, b Record) int { return a.EndedAt.Compare(b.EndedAt) })
 	for _, id := range k.pruneEnded() {
@@ -88,8 +88,9 @@ func (k *Keeper) Adopt(r Record, left time.Duration) {
 	e.bound = k.clock.Now() - (r.Binding.Lease - left)
 	e.rec.BoundAt = k.moment(e.bound)
 	k.leases[r.ID] = e
-	e.former = k.clock.Now()
-	k.due.set(e, e.former)
+	e.due = k.clock.Now()
+	e.look, e.reroute = e.due, r.Target.Kind == TargetHost
+	k.schedule(e)
 	k.poke()
 }
 
@@ -97,10 +98,9 @@ func (k *Keeper) Adopt(r Record, left time.Duration) {
 // lease goes on as its state says. One that was at rest stays so until it is due.
 func (k *Keeper) inspect(e *entry) bool {
 	var resumed bool
-	var former time.Duration
 	var mtuWas int
 	k.update(e, func(*Record) {
-		resumed, former, mtuWas = e.resumed, e.former, e.mtuWas
+		resumed, mtuWas = e.resumed, e.mtuWas
 		e.suspect, e.resumed, e.mtuWas = false, false, 0
 	})
 	r := k.record(e)
@@ -166,8 +166,7 @@ func (k *Keeper) inspect(e *entry) bool {
 	}
 	if err != nil {
 		k.note(e, err)
-		k.update(e, func(*Record) { e.due = former })
-		return former <= now
+		return e.due <= now
 	}
 	r = k.update(e, func(r *Record) {
 		if child.Parent > 0 {
@@ -199,16 +198,14 @@ func (k *Keeper) inspect(e *entry) bool {
 		return true
 	case resumed:
 		k.rest(e)
-		former = e.due
 	}
-	k.update(e, func(*Record) {
-		e.due = former
-		if again {
-			e.suspect, e.former = true, former
-			e.due = min(former, max(e.repairAt, now))
-		}
-	})
-	return former <= now
+	if again {
+		k.update(e, func(*Record) {
+			e.lookBy(e.repairAt)
+			e.suspect = true
+		})
+	}
+	return e.due <= now
 }
 
 // miss notes that an owned entry's child has to be made again.
@@ -321,7 +318,8 @@ func (e *laterError) Unwrap() error { return e.error }
 // suspectNow makes an owned entry be looked at again at once.
 func (k *Keeper) suspectNow(e *entry) {
 	k.update(e, func(*Record) {
-		e.suspect = true
 		e.due = k.clock.Now() + settleFor
+		e.lookBy(e.due)
+		e.suspect = true
 	})
 }

@@ -29,6 +29,7 @@ type world struct {
 	resolv    map[provision.ResolvFile]string
 	applied   int // calls of Apply
 	repaired  int // things put back by Repair
+	looks     int // calls of FindChild
 	applyErr  error
 	createErr error // of CreateChild
 	udpErr    error // of Send on a UDP socket
@@ -327,6 +328,7 @@ func (w *world) CreateChild(ctx context.Context, ns provision.Namespace, spec pr
 func (w *world) FindChild(ns provision.Namespace, c provision.Child) (provision.Child, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.looks++
 	k, err := w.kid(ns, c)
 	if errors.Is(err, provision.ErrGone) { // it may have another index by now
 		k, err = w.kid(ns, provision.Child{Name: c.Name, MAC: c.MAC})

@@ -90,6 +90,12 @@ func (w *world) Repair(ns provision.Namespace, c provision.Child, cfg provision.
 		k.cfg, k.until = cfg, now+cfg.Lifetime
 		what = append(what, "address "+cfg.Address.String())
 	}
+	for _, rt := range cfg.Routes {
+		if !slices.Contains(k.cfg.Routes, rt) {
+			k.cfg.Routes = append(k.cfg.Routes, rt)
+			what = append(what, "route to "+rt.Dst.String())
+		}
+	}
 	w.repaired += len(what)
 	return what, nil
 }
