@@ -13,28 +13,14 @@ import (
 	"mvdhcp/provision"
 )
 
-// bringUp takes an owned entry from its record to a configured child: the
-// record is stored, then parent, child, exchange, binding, configuration. What
-// it did before an error is the caller's to undo.
-//
-// The store takes its time beside the work: a child outlives the keeper, but not
-// a power cut, so that the intent has to last as long as the child only, until
-// the first packet leaves.
+// bringUp takes an owned entry from its record to a configured child. What it
+// did before an error is the caller's to undo.
 func (k *Keeper) bringUp(ctx context.Context, e *entry, progress func(string)) error {
-	stored := k.store.Note(k.record(e))
-	child, parent, mode, err := k.makeChild(ctx, e, progress)
-	if err != nil {
-		return errors.Join(err, stored())
-	}
-	k.update(e, func(r *Record) { r.hangOn(k.clock.BootID(), child, parent) })
-	if err := stored(); err != nil {
-		return err
-	}
-	b, at, err := k.exchange(ctx, e, mode, progress)
+	b, at, err := k.acquire(ctx, e, progress)
 	if err != nil {
 		return err
 	}
-	stored = k.store.Note(k.bound(e, b, at))
+	stored := k.store.Note(k.bound(e, b, at))
 	err = k.apply(e)
 	k.logUnstored(e, stored())
 	if err != nil {
@@ -43,6 +29,26 @@ func (k *Keeper) bringUp(ctx context.Context, e *entry, progress func(string)) e
 	k.event(EvBound, k.record(e), "lease bound")
 	k.startVerify(e)
 	return nil
+}
+
+// acquire takes an owned entry from its record to a child that has run the
+// exchange: the record is stored, then come parent, child and exchange. What it
+// did before an error is the caller's to undo. The moment returned is when the
+// REQUEST went out.
+//
+// The store takes its time beside the work: a child outlives the keeper, but not
+// a power cut, so that the intent has to last as long as the child only, until
+// the first packet leaves.
+func (k *Keeper) acquire(ctx context.Context, e *entry, progress func(string)) (b dhcpclient.Binding, at time.Duration, err error) {
+	stored := k.store.Note(k.record(e))
+	child, parent, mode, err := k.makeChild(ctx, e, progress)
+	if err == nil {
+		k.update(e, func(r *Record) { r.hangOn(k.clock.BootID(), child, parent) })
+	}
+	if err = errors.Join(err, stored()); err != nil {
+		return b, 0, err
+	}
+	return k.exchange(ctx, e, mode, progress)
 }
 
 // makeChild makes sure of the parent and makes the entry's child on it, in the

@@ -78,15 +78,7 @@ func (k *Keeper) reuse(ctx context.Context, held string, spec Spec) {
 // parkChild takes an owned entry from its record to a bound lease with a parked
 // child. What it did before an error is the caller's to undo.
 func (k *Keeper) parkChild(ctx context.Context, e *entry, progress func(string)) error {
-	if err := k.store.Put(k.record(e)); err != nil {
-		return err
-	}
-	child, parent, mode, err := k.makeChild(ctx, e, progress)
-	if err != nil {
-		return err
-	}
-	k.update(e, func(r *Record) { r.hangOn(k.clock.BootID(), child, parent) })
-	b, at, err := k.exchange(ctx, e, mode, progress)
+	b, at, err := k.acquire(ctx, e, progress)
 	if err != nil {
 		return err
 	}

@@ -68,16 +68,8 @@ func (k *Keeper) Reserve(ctx context.Context, o AttachOptions, pool Pool, held s
 // error. A server that is silent does not end the lease that it goes on from
 // (RFC 2131, 3.2).
 func (k *Keeper) borrow(ctx context.Context, e *entry, prev *Record, progress func(string)) error {
+	b, at, err := k.acquire(ctx, e, progress)
 	r := k.record(e)
-	if err := k.store.Put(r); err != nil {
-		return err
-	}
-	child, parent, mode, err := k.makeChild(ctx, e, progress)
-	if err != nil {
-		return err
-	}
-	k.update(e, func(r *Record) { r.hangOn(k.clock.BootID(), child, parent) })
-	b, at, err := k.exchange(ctx, e, mode, progress)
 	switch {
 	case err == nil:
 		k.bind(e, b, at)
@@ -87,7 +79,7 @@ func (k *Keeper) borrow(ctx context.Context, e *entry, prev *Record, progress fu
 	default:
 		return err
 	}
-	if err := k.host.DeleteChild(r.NS, child); err != nil {
+	if err := k.host.DeleteChild(r.NS, r.Child); err != nil {
 		return fmt.Errorf("failed to take the child of the exchange away: %w", err)
 	}
 	return nil
