@@ -18,37 +18,9 @@ import (
 // takes it from. The lease waits for MoveIn. held, when not empty, is the id of
 // a held lease that this one goes on from; when this fails it is held as before.
 func (k *Keeper) ReserveChild(ctx context.Context, o AttachOptions, pool Pool, held string, progress func(string)) (Record, error) {
-	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
-	defer cancel()
-	ns, closeNS, err := k.host.TempNamespace()
-	if err != nil {
-		return Record{}, fmt.Errorf("failed to make a namespace for the exchange: %w", err)
-	}
-	defer closeNS()
-	o.NS = ns
-	if held != "" {
-		k.reuse(ctx, held, o.Spec)
-	}
-	e, prev, jctx, release, err := k.reserve(ctx, k.host, o)
-	if err != nil {
-		return Record{}, err
-	}
-	defer release()
-	k.update(e, func(r *Record) { r.Pool = &pool })
-	if err := k.parkChild(jctx, e, progress); err != nil {
-		k.undo(e, prev)
-		if k.record(e).Pool.Held() {
-			k.hold(e) // its delay starts anew
-		}
-		return Record{}, err
-	}
-	r := k.update(e, func(r *Record) {
-		r.State = Kept
-		e.due = e.expiry()
+	return k.lend(ctx, o, pool, held, func(ctx context.Context, e *entry, _ *Record) error {
+		return k.parkChild(ctx, e, progress)
 	})
-	k.save(e)
-	k.event(EvBound, r, "lease bound for endpoint %.12s", pool.Endpoint)
-	return r, nil
 }
 
 // reuse gives a held lease the identity and name under which reserve finds it. A

@@ -3,6 +3,7 @@
 package lease
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,29 @@ import (
 // that this one goes on from, with the client identifier that acquired it; when
 // this fails it is held as before.
 func (k *Keeper) Reserve(ctx context.Context, o AttachOptions, pool Pool, held string, progress func(string)) (Record, error) {
+	o.Target, o.Spec.Ifname = Target{Kind: TargetDocker, Name: "docker:"}, "eth0"
+	return k.lend(ctx, o, pool, held, func(ctx context.Context, e *entry, prev *Record) error {
+		if prev != nil {
+			k.update(e, func(r *Record) {
+				r.Spec.ClientID, r.Spec.Hostname = prev.Spec.ClientID, cmp.Or(r.Spec.Hostname, prev.Spec.Hostname)
+			})
+		}
+		if err := k.borrow(ctx, e, prev, progress); err != nil {
+			return err
+		}
+		k.update(e, func(r *Record) {
+			answered := *r.Pool
+			answered.Answered = r.Binding.Address.Addr()
+			r.NS, r.Child, r.Pool = provision.Namespace{}, provision.Child{MAC: r.Spec.MAC, NSID: -1}, &answered
+		})
+		return nil
+	})
+}
+
+// lend gets a lease for a pool by what get does with its entry in a namespace of
+// its own, and leaves it to wait for MoveIn. prev is the held record that the
+// entry goes on from, if any.
+func (k *Keeper) lend(ctx context.Context, o AttachOptions, pool Pool, held string, get func(ctx context.Context, e *entry, prev *Record) error) (Record, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
 	ns, closeNS, err := k.host.TempNamespace()
@@ -24,8 +48,7 @@ func (k *Keeper) Reserve(ctx context.Context, o AttachOptions, pool Pool, held s
 		return Record{}, fmt.Errorf("failed to make a namespace for the exchange: %w", err)
 	}
 	defer closeNS()
-	o.NS, o.Target = ns, Target{Kind: TargetDocker, Name: "docker:"}
-	o.Spec.Ifname = "eth0"
+	o.NS = ns
 	if held != "" {
 		k.reuse(ctx, held, o.Spec)
 	}
@@ -34,33 +57,27 @@ func (k *Keeper) Reserve(ctx context.Context, o AttachOptions, pool Pool, held s
 		return Record{}, err
 	}
 	defer release()
-	k.update(e, func(r *Record) {
-		r.Pool = &pool
-		if prev != nil {
-			r.Spec.ClientID = prev.Spec.ClientID
-			if r.Spec.Hostname == "" {
-				r.Spec.Hostname = prev.Spec.Hostname
-			}
-		}
-	})
-	if err := k.borrow(jctx, e, prev, progress); err != nil {
+	k.update(e, func(r *Record) { r.Pool = &pool })
+	var r Record
+	if err = get(jctx, e, prev); err == nil {
+		r = k.update(e, func(r *Record) {
+			r.State = Kept
+			e.due = e.expiry()
+		})
+		err = k.store.Put(r)
+	}
+	if err != nil {
 		k.undo(e, prev)
-		if prev != nil && prev.Pool != nil && k.record(e).Pool.Held() {
-			k.hold(e) // its grace starts anew
+		if k.record(e).Pool.Held() {
+			k.hold(e) // its delay starts anew
 		}
 		return Record{}, err
 	}
-	r := k.update(e, func(r *Record) {
-		answered := pool
-		answered.Answered = r.Binding.Address.Addr()
-		r.State, r.NS, r.Child, r.Pool = Kept, provision.Namespace{}, provision.Child{MAC: r.Spec.MAC, NSID: -1}, &answered
-		e.due = e.expiry()
-	})
-	if err := k.store.Put(r); err != nil {
-		k.undo(e, nil)
-		return Record{}, err
+	if pool.Endpoint != "" {
+		k.event(EvBound, r, "lease bound for endpoint %.12s", pool.Endpoint)
+	} else {
+		k.event(EvBound, r, "lease bound for an address pool")
 	}
-	k.event(EvBound, r, "lease bound for an address pool")
 	return r, nil
 }
 
