@@ -104,7 +104,7 @@ func (k *Keeper) reserve(ctx context.Context, host Host, o AttachOptions) (e *en
 				rec.ID, rec.Created, rec.Binding, rec.BoundAt, rec.Renewals, rec.MadeParent = p.ID, p.Created, p.Binding, p.BoundAt, p.Renewals, p.MadeParent
 			}
 			e.rec, e.tries, e.missing = rec, 0, false
-			k.leases[rec.ID] = e
+			k.enter(e)
 			jctx, rel := k.take(ctx, e)
 			e.op.host = host
 			k.wg.Add(1)

@@ -32,8 +32,8 @@ const relinkWait = 50 * time.Millisecond
 func (k *Keeper) relink(parent string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, e := range k.leases {
-		if e.rec.Target.Kind != TargetHost || e.rec.Spec.Parent != parent || !e.rec.Established {
+	for _, e := range k.links {
+		if e.rec.Spec.Parent != parent || !e.rec.Established {
 			continue
 		}
 		e.lookBy(k.clock.Now() + relinkWait)

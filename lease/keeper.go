@@ -55,6 +55,7 @@ type Keeper struct {
 
 	mu     sync.Mutex
 	leases map[string]*entry
+	links  map[string]*entry // the host links of leases
 	due    dueQueue
 	ended  []Record // oldest first
 	// parents are those that leases are on, and those that one waited for in vain.
@@ -133,7 +134,7 @@ func New(c Config) (*Keeper, error) {
 	k := &Keeper{
 		host: c.Host, store: c.Store, clock: c.Clock, machineID: c.MachineID, log: c.Log, grace: c.BootGrace,
 		hub: newHub(c.Log), parentUsed: c.ParentUsed,
-		leases: map[string]*entry{}, parents: map[string]*parentState{}, changed: map[childKey]change{},
+		leases: map[string]*entry{}, links: map[string]*entry{}, parents: map[string]*parentState{}, changed: map[childKey]change{},
 		leaving: map[string]leaving{}, watches: map[string]*arpWatch{},
 		wake: make(chan struct{}, 1), follow: make(chan struct{}, 1), verify: make(chan struct{}, maxVerify),
 	}
@@ -204,6 +205,27 @@ func (k *Keeper) startDue() (next time.Duration, ok bool) {
 		})
 	}
 	return look, look != never // a job that ends pokes
+}
+
+// enter puts an entry among the leases. The lock is held.
+func (k *Keeper) enter(e *entry) {
+	k.leases[e.rec.ID] = e
+	if delete(k.links, e.rec.ID); e.rec.Target.Kind == TargetHost {
+		k.links[e.rec.ID] = e
+	}
+}
+
+// leave takes an owned entry out of the leases, and sees to it that a parent
+// goes that another lease left to it while it was ending itself. The lock is
+// held.
+func (k *Keeper) leave(e *entry) {
+	k.due.drop(e)
+	delete(k.leases, e.rec.ID)
+	delete(k.links, e.rec.ID)
+	parent := e.rec.Spec.Parent
+	if _, known := k.leaving[parent]; e.rec.MadeParent && !known {
+		k.leaving[parent] = leaving{}
+	}
 }
 
 // take makes the caller the owner of a free entry. The lock is held.

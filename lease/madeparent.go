@@ -39,15 +39,6 @@ func (k *Keeper) dropParent(r Record) {
 	}
 }
 
-// leave sees to it that a parent goes that another lease left to this entry while
-// it was ending itself. The lock is held.
-func (k *Keeper) leave(e *entry) {
-	parent := e.rec.Spec.Parent
-	if _, known := k.leaving[parent]; e.rec.MadeParent && !known {
-		k.leaving[parent] = leaving{}
-	}
-}
-
 // passOn makes a made parent that of another lease on it, if there is one, or
 // leaves it to who else needs it.
 func (k *Keeper) passOn(parent, but string) bool {

@@ -257,10 +257,8 @@ func (k *Keeper) end(e *entry, reason string) Record {
 	k.save(e)
 	var drop []string
 	k.mu.Lock()
-	k.due.drop(e)
-	delete(k.leases, r.ID)
-	k.ended = append(k.ended, r)
 	k.leave(e)
+	k.ended = append(k.ended, r)
 	drop = k.pruneEnded()
 	k.mu.Unlock()
 	for _, id := range drop {
@@ -285,8 +283,6 @@ func (k *Keeper) pruneEnded() (ids []string) {
 // forget drops an owned entry without a trace.
 func (k *Keeper) forget(e *entry) {
 	k.mu.Lock()
-	k.due.drop(e)
-	delete(k.leases, e.rec.ID)
 	k.leave(e)
 	k.mu.Unlock()
 	if err := k.store.Delete(e.rec.ID); err != nil {

@@ -43,7 +43,7 @@ func (k *Keeper) load() error {
 		if r.BoundAt.BootID == k.clock.BootID() {
 			e.bound = r.BoundAt.Boot
 		}
-		k.leases[r.ID] = e
+		k.enter(e)
 		e.due = now + time.Duration(n)*pace
 		if r.State == Kept {
 			e.due = k.keptDue(e)
@@ -78,16 +78,14 @@ func (k *Keeper) load() error {
 func (k *Keeper) Adopt(r Record, left time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, e := range k.leases {
-		if e.rec.ID == r.ID {
-			return
-		}
+	if k.leases[r.ID] != nil {
+		return
 	}
 	e := &entry{rec: r, pos: -1, suspect: true}
 	e.rec.State, e.rec.BootID = InitReboot, k.clock.BootID()
 	e.bound = k.clock.Now() - (r.Binding.Lease - left)
 	e.rec.BoundAt = k.moment(e.bound)
-	k.leases[r.ID] = e
+	k.enter(e)
 	e.due = k.clock.Now()
 	e.look, e.reroute = e.due, r.Target.Kind == TargetHost
 	k.schedule(e)
