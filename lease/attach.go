@@ -245,22 +245,32 @@ func (k *Keeper) freeName(host Host, o AttachOptions) (string, error) {
 // undo takes back what a failed attach did. The caller owns the entry.
 func (k *Keeper) undo(e *entry, prev *Record) {
 	r := k.record(e)
-	fresh := r.Binding
-	if prev != nil && prev.Binding == fresh {
-		fresh = nil
+	got, back := r, prev != nil && prev.sameAddress(r.Binding)
+	switch {
+	case back && prev.sameAddress(r.Offered):
+		r.Binding = nil
+	case back || r.Binding == nil:
+		r.Binding = r.Offered
 	}
-	if fresh == nil {
-		fresh = r.Offered
-	}
-	r.Binding = fresh
-	k.dismantle(r, fresh != nil)
-	if prev != nil && prev.Binding == k.record(e).Binding {
-		k.update(e, func(r *Record) { *r = *prev })
+	k.dismantle(r, r.Binding != nil)
+	if back {
+		k.update(e, func(r *Record) {
+			*r = *prev
+			r.Binding, r.BoundAt = got.Binding, got.BoundAt // which the server may have extended
+		})
 		k.save(e)
 		e.due = k.keptDue(e)
 		return
 	}
 	k.forget(e)
+}
+
+// sameAddress reports whether a binding, nil for none, has the record's address.
+func (r *Record) sameAddress(b *dhcpclient.Binding) bool {
+	if r.Binding == nil || b == nil {
+		return r.Binding == b
+	}
+	return r.Binding.Address.Addr() == b.Address.Addr()
 }
 
 // request is what a lease's client says of itself.
