@@ -156,7 +156,9 @@ func (k *Keeper) exchange(ctx context.Context, e *entry, mode provision.Mode, pr
 		defer arp.Close()
 		c.ARP = arp
 	}
-	if old := r.Binding; old != nil && k.clock.Now() < k.expiry(e) {
+	// An attach may demand another address than that of the kept lease it goes on from.
+	anyAddress := r.Established || !r.Spec.RequestIP.IsValid()
+	if old := r.Binding; old != nil && k.clock.Now() < k.expiry(e) && (anyAddress || old.Address.Addr() == r.Spec.RequestIP) {
 		k.state(e, Rebooting)
 		progress("verifying " + old.Address.Addr().String())
 		at = k.clock.Now()

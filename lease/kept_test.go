@@ -6,6 +6,8 @@ import (
 	"errors"
 	"testing"
 	"time"
+
+	"mvdhcp/dhcpclient"
 )
 
 // An attach that fails after the server has confirmed a kept lease leaves it
@@ -34,6 +36,29 @@ func TestAttachFailsOnKept(t *testing.T) {
 			r.Errorf("expires in %v, though it was extended", left)
 		}
 		time.Sleep(11*time.Hour + 30*time.Minute)
+		if v := r.one(); v.State != Kept {
+			r.Error(v.State)
+		}
+	})
+}
+
+// A kept lease of another address is no reason to take that one when one is
+// demanded.
+func TestAttachKeptOfAnotherAddress(t *testing.T) {
+	sim(t, func(r *rig) {
+		rec := r.attach("web")
+		r.settle()
+		if _, err := r.k.Keep(r.Context(), rec.ID); err != nil {
+			r.Fatal(err)
+		}
+		o := r.options("web", r.w.addSpace("web2"))
+		o.Spec.RequestIP = rec.Binding.Address.Addr().Next()
+		r.w.messages()
+		var refused *dhcpclient.RefusedIPError
+		if _, err := r.attachTo(o); !errors.As(err, &refused) || refused.Want != o.Spec.RequestIP {
+			r.Errorf("the server has another address for it: %v", err)
+		}
+		r.wire("DISCOVER packet broadcast")
 		if v := r.one(); v.State != Kept {
 			r.Error(v.State)
 		}
