@@ -179,6 +179,7 @@ func (k *Keeper) answered(e *entry, err error) {
 
 // lose takes the address off the child and starts at INIT after wait.
 func (k *Keeper) lose(e *entry, err error, wait time.Duration) {
+	k.endVerify(e)
 	r := k.record(e)
 	if uerr := k.host.Unconfigure(r.NS, r.Child); uerr != nil && !errors.Is(uerr, provision.ErrGone) {
 		k.log.Error("address not taken off", "lease", r.ID, "error", uerr)

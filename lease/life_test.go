@@ -278,3 +278,31 @@ func TestRenewNow(t *testing.T) {
 		}
 	})
 }
+
+// An address that the server refuses is not announced any more, however soon
+// after it was bound.
+func TestNAKEndsAnnouncements(t *testing.T) {
+	sim(t, func(r *rig) {
+		rec := r.attach("web")
+		addr := rec.Binding.Address.Addr()
+		time.Sleep(time.Second)
+		r.server(func(s *server) {
+			s.drop(rec.Spec.MAC.String())
+			s.bad[addr] = never
+		})
+		if _, err := r.k.Renew(r.Context(), rec.ID); err == nil {
+			r.Fatal("renewed")
+		}
+		r.server(func(s *server) { s.up = false }) // nothing takes its place
+		announced := func() int {
+			r.w.mu.Lock()
+			defer r.w.mu.Unlock()
+			return r.w.announced[addr]
+		}
+		before := announced()
+		r.settle()
+		if n := announced() - before; n > 0 {
+			r.Errorf("announced %d times after it was lost", n)
+		}
+	})
+}
