@@ -37,11 +37,9 @@ type address struct {
 func (c *conn) addresses(index int) ([]address, error) {
 	h := nl.NewIfAddrmsg(unix.AF_INET)
 	h.Index = uint32(index)
-	var all []address
-	err := c.dump(request(unix.RTM_GETADDR, 0, h), func() { all = all[:0] }, func(data []byte) {
-		if a, ok := parseAddress(data); ok && (index == 0 || a.index == index) {
-			all = append(all, a)
-		}
+	all, err := dump(c, request(unix.RTM_GETADDR, 0, h), func(data []byte) (address, bool) {
+		a, ok := parseAddress(data)
+		return a, ok && (index == 0 || a.index == index)
 	})
 	if errors.Is(err, unix.ENODEV) { // the link this index had is gone
 		return nil, nil

@@ -78,12 +78,7 @@ func (c *conn) links(nsid int) ([]link, error) {
 	if nsid != own {
 		req.AddData(numberAttr(unix.IFLA_TARGET_NETNSID, nsid))
 	}
-	var all []link
-	err := c.dump(req, func() { all = all[:0] }, func(data []byte) {
-		if l, ok := parseLink(data); ok {
-			all = append(all, l)
-		}
-	})
+	all, err := dump(c, req, parseLink)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}

@@ -44,11 +44,9 @@ func (c *conn) namespaceID(fd int) (int, error) {
 
 // namespaceIDs lists the ids of all namespaces that the socket's one knows.
 func (c *conn) namespaceIDs() ([]int, error) {
-	var all []int
-	err := c.dump(request(unix.RTM_GETNSID, 0, nl.NewRtGenMsg()), func() { all = all[:0] }, func(data []byte) {
-		if id := parseNamespaceID(data); id >= 0 {
-			all = append(all, id)
-		}
+	all, err := dump(c, request(unix.RTM_GETNSID, 0, nl.NewRtGenMsg()), func(data []byte) (int, bool) {
+		id := parseNamespaceID(data)
+		return id, id >= 0
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list namespace ids: %w", err)

@@ -21,17 +21,19 @@ func (k *Kernel) Repair(ns *NS, child Child, cfg Config) (repaired []string, err
 		}
 	}
 	err = onChild(ns, child, func(c *conn, l link) error {
-		before, err := k.missing(c, l, &cfg)
+		before, prefixRoute, err := k.missing(c, l, &cfg)
 		if err != nil || len(before) == 0 {
 			return err
 		}
 		if err := k.setUp(c, l, 0); err != nil {
 			return err
 		}
-		if cfg.Address.IsValid() {
-			if err := c.putPrefixRoute(l.index, &cfg); err != nil {
-				return err
+		if prefixRoute {
+			if err := c.addRoute(cfg.prefixRoute(l.index)); err != nil {
+				return fmt.Errorf("add the route to %s: %w", cfg.Address.Masked(), err)
 			}
+		}
+		if cfg.Address.IsValid() {
 			if err := k.configure(c, l.index, &cfg); err != nil && !errors.Is(err, ErrRoute) {
 				return err
 			}
@@ -39,7 +41,7 @@ func (k *Kernel) Repair(ns *NS, child Child, cfg Config) (repaired []string, err
 		if l, err = c.child(own, child); err != nil {
 			return err
 		}
-		after, err := k.missing(c, l, &cfg)
+		after, _, err := k.missing(c, l, &cfg)
 		for _, what := range before {
 			if !slices.Contains(after, what) {
 				repaired = append(repaired, what)
@@ -53,34 +55,36 @@ func (k *Kernel) Repair(ns *NS, child Child, cfg Config) (repaired []string, err
 	return repaired, nil
 }
 
-// missing lists what cfg wants and the link lacks.
-func (k *Kernel) missing(c *conn, l link, cfg *Config) (lacks []string, err error) {
+// missing lists what cfg wants and the link lacks. prefixRoute is set when the
+// address is there without its prefix route, through which others lead.
+func (k *Kernel) missing(c *conn, l link, cfg *Config) (lacks []string, prefixRoute bool, err error) {
 	if !l.up() {
 		lacks = append(lacks, "link up")
 	}
 	if !cfg.Address.IsValid() {
-		return lacks, nil
+		return lacks, false, nil
 	}
 	all, err := c.addresses(l.index)
 	if err != nil {
-		return nil, err
-	}
-	if !slices.ContainsFunc(all, func(a address) bool { return a.prefix == cfg.Address }) {
-		lacks = append(lacks, "address "+cfg.Address.String())
+		return nil, false, err
 	}
 	have, err := c.routes()
 	if err != nil {
-		return nil, err
+		return nil, false, err
+	}
+	addressed := slices.ContainsFunc(all, func(a address) bool { return a.prefix == cfg.Address })
+	if !addressed {
+		lacks = append(lacks, "address "+cfg.Address.String())
 	}
 	if want := cfg.prefixRoute(l.index); want.dst.Bits() < 32 && !slices.ContainsFunc(have, want.leadsAs) {
-		lacks = append(lacks, "route to "+want.dst.String())
+		lacks, prefixRoute = append(lacks, "route to "+want.dst.String()), addressed
 	}
 	for _, r := range cfg.plan(l.index, have) {
 		if !slices.Contains(have, r) {
 			lacks = append(lacks, r.words())
 		}
 	}
-	return lacks, nil
+	return lacks, prefixRoute, nil
 }
 
 // prefixRoute is the route that the kernel makes with an address
@@ -96,24 +100,6 @@ func (cfg *Config) prefixRoute(index int) route {
 // leadsAs tells whether o does r's work, whoever made it.
 func (r route) leadsAs(o route) bool {
 	return o.index == r.index && o.dst == r.dst && o.src == r.src && o.typ == r.typ && !o.via.IsValid()
-}
-
-// putPrefixRoute adds the prefix route, through which others lead, where it is
-// missing beside its address.
-func (c *conn) putPrefixRoute(index int, cfg *Config) error {
-	want := cfg.prefixRoute(index)
-	all, err := c.addresses(index)
-	if err != nil || !slices.ContainsFunc(all, func(a address) bool { return a.prefix == cfg.Address }) {
-		return err
-	}
-	have, err := c.routes()
-	if err != nil || want.dst.Bits() == 32 || slices.ContainsFunc(have, want.leadsAs) {
-		return err
-	}
-	if err := c.addRoute(want); err != nil {
-		return fmt.Errorf("add the route to %s: %w", want.dst, err)
-	}
-	return nil
 }
 
 func (r *route) words() string {

@@ -30,12 +30,7 @@ func (r *route) isDefault() bool { return r.dst.Bits() == 0 }
 func (c *conn) routes() ([]route, error) {
 	h := &nl.RtMsg{}
 	h.Family, h.Table = unix.AF_INET, unix.RT_TABLE_MAIN
-	var all []route
-	err := c.dump(request(unix.RTM_GETROUTE, 0, h), func() { all = all[:0] }, func(data []byte) {
-		if r, ok := parseRoute(data); ok {
-			all = append(all, r)
-		}
-	})
+	all, err := dump(c, request(unix.RTM_GETROUTE, 0, h), parseRoute)
 	if errors.Is(err, unix.ENOENT) { // a namespace's main table is made with its first route
 		return nil, nil
 	}

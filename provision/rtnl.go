@@ -137,18 +137,21 @@ func (c *conn) answers(each func(data []byte)) error {
 	}
 }
 
-// dump calls each with every answer of a dump that no change disturbed. reset
-// is called before each try.
-func (c *conn) dump(req *nl.NetlinkRequest, reset func(), each func(data []byte)) error {
+// dump lists what parse makes of the answers of a dump that no change disturbed.
+func dump[T any](c *conn, req *nl.NetlinkRequest, parse func(data []byte) (T, bool)) (all []T, err error) {
 	req.Flags |= unix.NLM_F_DUMP
-	var err error
 	for range 10 {
-		reset()
-		if err = c.do(req, each); !errors.Is(err, errInterrupted) {
-			return err
+		all = all[:0]
+		err = c.do(req, func(data []byte) {
+			if v, ok := parse(data); ok {
+				all = append(all, v)
+			}
+		})
+		if !errors.Is(err, errInterrupted) {
+			break
 		}
 	}
-	return err
+	return all, err
 }
 
 // kernelError is the kernel's refusal with its own words, when it gave some.
