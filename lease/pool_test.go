@@ -320,3 +320,28 @@ func TestPoolHeldLong(t *testing.T) {
 		})
 	}
 }
+
+// A parent that is made for a lease that is held for long goes with it.
+func TestPoolHeldMakesParent(t *testing.T) {
+	sim(t, func(r *rig) {
+		rec := r.reserve("web", 20*time.Hour)
+		r.stopPool(rec)
+		r.w.removeParent(r.k, parent)
+		r.w.mu.Lock()
+		r.w.makeParents = true
+		r.w.mu.Unlock()
+		removed := func() int {
+			r.w.mu.Lock()
+			defer r.w.mu.Unlock()
+			return len(r.w.removed)
+		}
+		time.Sleep(10 * time.Hour)
+		if v := r.one(); v.Renewals == 0 || v.LastError != "" || removed() != 0 {
+			t.Fatalf("renewed %d times, %q, %d parents removed", v.Renewals, v.LastError, removed())
+		}
+		time.Sleep(11 * time.Hour)
+		if vs := r.k.Leases("", false); len(vs) != 0 || removed() != 1 {
+			t.Errorf("left %+v, %d parents removed", vs, removed())
+		}
+	})
+}

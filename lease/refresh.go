@@ -36,20 +36,21 @@ func (k *Keeper) refresh(ctx context.Context, e *entry) {
 	if err == nil {
 		err = k.verifyHeld(ctx, e, &old)
 	}
-	k.update(e, func(r *Record) {
-		b, bound, renewals := r.Binding, r.BoundAt, r.Renewals
-		if *r = old; err == nil {
-			r.Binding, r.BoundAt, r.Renewals, r.LastError = b, bound, renewals+1, ""
+	// The child was borrowed; what was granted and found out of the parent stays.
+	r := k.update(e, func(r *Record) {
+		r.State, r.NS, r.Child, r.Offered = old.State, old.NS, old.Child, nil
+		if err != nil {
+			r.LastError = oneLine(err)
+			e.due = now + retry(e.expiry()-now, r.Binding.Lease)
+			return
 		}
+		r.Renewals, r.LastError = r.Renewals+1, ""
 	})
-	if err != nil {
-		k.note(e, err)
-		e.due = now + retry(k.expiry(e)-now, old.Binding.Lease)
-		return
-	}
 	k.save(e)
-	e.due = k.keptDue(e)
-	k.event(EvRenewed, k.record(e), "held lease renewed")
+	if err == nil {
+		e.due = k.keptDue(e)
+		k.event(EvRenewed, r, "held lease renewed")
+	}
 }
 
 // verifyHeld asks the server to go on with the held lease (INIT-REBOOT).
