@@ -168,7 +168,7 @@ func (t *taker) take() error {
 	}
 	t.timer = nil
 	clear(t.waiting)
-	t.store.journal.taken(t.number)
+	t.store.journal.taken.Store(t.number)
 	return nil
 }
 

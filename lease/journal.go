@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,6 +32,8 @@ type journal struct {
 	mu   sync.Mutex
 	last uint64 // the number of the entry written last
 	end  int64
+	// taken is the number of the last entry that the database has.
+	taken atomic.Uint64
 }
 
 const (
@@ -122,6 +125,9 @@ func (j *journal) add(id string, data []byte, queue func(number uint64)) error {
 	binary.BigEndian.PutUint64(b[10:], j.last+1)
 	b = append(append(b, id...), data...)
 	binary.BigEndian.PutUint32(b, crc32.Update(j.seed, castagnoli(), b[4:]))
+	if j.taken.Load() == j.last {
+		j.end = 0
+	}
 	if j.end+int64(len(b)) > journalSize {
 		return errJournalFull
 	}
@@ -140,17 +146,6 @@ func (j *journal) sync() error {
 		if err := unix.Fdatasync(int(j.f.Fd())); err != unix.EINTR {
 			return os.NewSyscallError("fdatasync", err)
 		}
-	}
-}
-
-// taken is told that the database has everything up to this entry.
-func (j *journal) taken(number uint64) {
-	if !j.mu.TryLock() { // one is being added, and the queue may be full
-		return
-	}
-	defer j.mu.Unlock()
-	if number == j.last {
-		j.end = 0
 	}
 }
 

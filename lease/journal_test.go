@@ -181,6 +181,23 @@ func TestJournalNoFile(t *testing.T) {
 	}
 }
 
+// A full journal is written from its front again once the database has all of
+// it, also when another write was at it at the moment that it took it over.
+func TestJournalFullWhileTaken(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	s.PutLater(sample(1))
+	s.journal.mu.Lock()
+	s.journal.end = journalSize
+	err := s.flush()
+	s.journal.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Put(sample(2)); err != nil {
+		t.Error(err)
+	}
+}
+
 // More than the journal holds, by many at once.
 func TestJournalFull(t *testing.T) {
 	dir := t.TempDir()
