@@ -144,7 +144,7 @@ func isNAK(err error) bool { return errors.As(err, new(*dhcpclient.NAKError)) }
 func (k *Keeper) extended(e *entry, b dhcpclient.Binding, at time.Duration, kind EventKind) {
 	k.takeRoute(e)
 	old := k.record(e).Binding
-	k.bind(e, b, at)
+	k.bound(e, b, at)
 	r := k.update(e, func(r *Record) { r.Renewals++ })
 	k.save(e)
 	if old.MTU != 0 && b.MTU == 0 && r.Spec.MTU == 0 { // the parent's counts again
