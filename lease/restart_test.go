@@ -426,3 +426,35 @@ func TestTargetGone(t *testing.T) {
 		})
 	}
 }
+
+// A parent that was made by an attach that a killed keeper left half done goes
+// with it, unless another lease is on it.
+func TestHalfDoneAttachMadeParent(t *testing.T) {
+	for name, others := range map[string]bool{"alone": false, "beside another": true} {
+		t.Run(name, func(t *testing.T) {
+			sim(t, func(r *rig) {
+				full := r.attach("web")
+				if others {
+					r.attach("db")
+				}
+				r.settle()
+				r.halt()
+				full.Established, full.Binding, full.State, full.BoundAt = false, nil, Init, Moment{}
+				if err := r.store.Put(full); err != nil {
+					r.Fatal(err)
+				}
+				r.w.mu.Lock()
+				r.w.parents[parent].Ours = true
+				r.w.mu.Unlock()
+				r.start()
+				time.Sleep(time.Second)
+				synctest.Wait()
+				r.w.mu.Lock()
+				defer r.w.mu.Unlock()
+				if removed := len(r.w.removed) == 1; removed == others {
+					r.Errorf("removed %v", r.w.removed)
+				}
+			})
+		})
+	}
+}

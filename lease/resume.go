@@ -110,6 +110,10 @@ func (k *Keeper) inspect(e *entry) bool {
 		if c, err := k.host.FindChild(r.NS, r.Child); err == nil && (c.Name == r.Child.Name || c.Name == provision.TemporaryName(r.Spec.MAC)) {
 			k.update(e, func(r *Record) { r.Child = c })
 		}
+		// So may the parent; whoever else needs it takes it over.
+		if p, err := k.host.Parent(r.Spec.Parent); err == nil && p.Ours {
+			k.update(e, func(r *Record) { r.MadeParent = true })
+		}
 		k.teardown(e, "its attach was interrupted", true)
 		return false
 	}
