@@ -48,7 +48,7 @@ func (p *Plugin) requestAddress(ctx context.Context, req *addressRequest) (any, 
 	if err != nil || len(mac) != 6 {
 		return nil, fmt.Errorf("MAC %q: not an Ethernet address", req.Options[optMAC])
 	}
-	defer p.alone(mac.String())()
+	defer p.macs.lock(mac.String())()
 	e := endpoint{pool: pl, id: req.PoolID, mac: mac, name: req.Options[optName], want: want}
 	r, err := p.reserve(ctx, e)
 	if err != nil {
@@ -88,28 +88,6 @@ func (p *Plugin) recorded(id string, pl Pool, want netip.Addr) (any, error) {
 		}
 	}
 	return nil, errors.New("no lease is on record for that address, and without a MAC none can be asked for; --aux-address has no meaning here: exclude addresses at the DHCP server")
-}
-
-// alone makes calls for one MAC wait for each other; the function it returns
-// lets the next one go.
-func (p *Plugin) alone(mac string) func() {
-	p.mu.Lock()
-	t := p.turns[mac]
-	if t == nil {
-		t = &turn{}
-		p.turns[mac] = t
-	}
-	t.users++
-	p.mu.Unlock()
-	t.mu.Lock()
-	return func() {
-		t.mu.Unlock()
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if t.users--; t.users == 0 {
-			delete(p.turns, mac)
-		}
-	}
 }
 
 // endpoint is what asks for an address.

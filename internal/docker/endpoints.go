@@ -49,7 +49,7 @@ func (d *driver) createEndpoint(ctx context.Context, req *endpointRequest) (any,
 	if err := req.check(); err != nil {
 		return nil, err
 	}
-	defer d.alone(req.EndpointID)()
+	defer d.endpoints.lock(req.EndpointID)()
 	n, err := d.network(ctx, req.NetworkID)
 	if err != nil {
 		return nil, err
@@ -207,7 +207,7 @@ func (d *driver) deleteEndpoint(ctx context.Context, req *endpointRequest) (any,
 	if err := req.check(); err != nil {
 		return nil, err
 	}
-	defer d.alone(req.EndpointID)()
+	defer d.endpoints.lock(req.EndpointID)()
 	return struct{}{}, d.Keeper.EndEndpoint(ctx, req.EndpointID, linkOf(req.EndpointID))
 }
 
@@ -217,28 +217,6 @@ func (d *driver) operInfo(_ context.Context, req *endpointRequest) (any, error) 
 		value["lease"], value["server"] = v.ID, v.Binding.Server.String()
 	}
 	return map[string]any{"Value": value}, nil
-}
-
-// alone makes the calls for one endpoint wait for each other; the function it
-// returns lets the next one go.
-func (d *driver) alone(endpoint string) func() {
-	d.mu.Lock()
-	t := d.turns[endpoint]
-	if t == nil {
-		t = &queue{}
-		d.turns[endpoint] = t
-	}
-	t.users++
-	d.mu.Unlock()
-	t.mu.Lock()
-	return func() {
-		t.mu.Unlock()
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		if t.users--; t.users == 0 {
-			delete(d.turns, endpoint)
-		}
-	}
 }
 
 func or(a, b string) string {

@@ -42,7 +42,7 @@ func (d *driver) join(ctx context.Context, req *endpointRequest) (any, error) {
 	if err := req.check(); err != nil {
 		return nil, err
 	}
-	defer d.alone(req.EndpointID)()
+	defer d.endpoints.lock(req.EndpointID)()
 	n, err := d.network(ctx, req.NetworkID)
 	if err != nil {
 		return nil, err
@@ -191,7 +191,7 @@ func (d *driver) await(ctx context.Context, id, endpoint string, again <-chan st
 
 // giveUp ends an endpoint whose link nobody has taken.
 func (d *driver) giveUp(endpoint, id string) {
-	defer d.alone(endpoint)()
+	defer d.endpoints.lock(endpoint)()
 	if v, ok := d.Keeper.Endpoint(endpoint); ok && v.State != lease.Kept {
 		return
 	}

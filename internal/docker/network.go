@@ -29,23 +29,18 @@ type driver struct {
 	ctx context.Context // that of Serve
 	wg  sync.WaitGroup
 
+	endpoints locks // of calls for one endpoint
+
 	mu       sync.Mutex
 	networks map[string]Network
-	turns    map[string]*queue        // by endpoint
 	adopting map[string]chan struct{} // by endpoint
 	joined   map[string]*joined       // by endpoint
 	asker    asker
 }
 
-// queue makes the calls for one endpoint follow each other.
-type queue struct {
-	mu    sync.Mutex
-	users int
-}
-
 // newDriver reads the stored networks.
 func newDriver(p *Plugin) *driver {
-	d := &driver{Plugin: p, networks: map[string]Network{}, turns: map[string]*queue{}, adopting: map[string]chan struct{}{}, joined: map[string]*joined{}}
+	d := &driver{Plugin: p, networks: map[string]Network{}, adopting: map[string]chan struct{}{}, joined: map[string]*joined{}}
 	d.asker.wg, d.asker.names = &d.wg, map[string]string{}
 	stored, err := p.Networks.Networks()
 	if err != nil {

@@ -44,10 +44,10 @@ type Plugin struct {
 	pools  *poolSet
 	mover  *mover
 	driver *driver
+	macs   locks // of calls for one MAC
 
 	mu    sync.Mutex
 	asked map[string]*repeat // RequestPool calls without a subnet, by parent
-	turns map[string]*turn   // of calls for one MAC
 }
 
 // Kernel is what a plugin needs of the kernel; *provision.Kernel is the real one.
@@ -70,16 +70,10 @@ type repeat struct {
 	answered time.Time
 }
 
-// turn is the lock of one MAC and how many calls hold it or wait for it.
-type turn struct {
-	mu    sync.Mutex
-	users int
-}
-
 // open reads what is remembered, once.
 func (p *Plugin) open() {
 	p.once.Do(func() {
-		p.asked, p.turns, p.mover = map[string]*repeat{}, map[string]*turn{}, newMover(p)
+		p.asked, p.mover = map[string]*repeat{}, newMover(p)
 		var err error
 		if p.pools, err = openPools(p.Pools); err != nil {
 			p.Log.Error("pools forgotten: a VLAN link made for one stays when its network is removed", "error", err)
