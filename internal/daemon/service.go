@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,10 +56,10 @@ func (s *service) Attach(ctx context.Context, req api.AttachRequest, progress fu
 // attachOptions fills the defaults in. The request is valid.
 func attachOptions(req api.AttachRequest, t resolved) (o lease.AttachOptions, err error) {
 	spec := lease.Spec{
-		Identity: or(req.Identity, t.identity), Parent: req.Parent, Ifname: req.Ifname, Mode: provision.Mode(or(req.Mode, "bridge")),
-		Hostname: or(req.Hostname, t.hostname), VendorClass: req.VendorClass, UserClass: req.UserClass,
-		Metric: req.Metric, Routes: lease.RoutePolicy(or(req.Routes, "all")), DNS: req.DNS, MTU: req.MTU,
-		Conflict: dhcpclient.ConflictCheck(or(req.ConflictCheck, "fast")),
+		Identity: cmp.Or(req.Identity, t.identity), Parent: req.Parent, Ifname: req.Ifname, Mode: provision.Mode(cmp.Or(req.Mode, "bridge")),
+		Hostname: cmp.Or(req.Hostname, t.hostname), VendorClass: req.VendorClass, UserClass: req.UserClass,
+		Metric: req.Metric, Routes: lease.RoutePolicy(cmp.Or(req.Routes, "all")), DNS: req.DNS, MTU: req.MTU,
+		Conflict: dhcpclient.ConflictCheck(cmp.Or(req.ConflictCheck, "fast")),
 	}
 	if req.NoHostname {
 		spec.Hostname = ""
@@ -239,12 +240,7 @@ func (s *service) each(vs []lease.View, do func(id string) (lease.Record, error)
 	return ls, first
 }
 
-func or(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
-}
+func or(a, b string) string { return cmp.Or(a, b) }
 
 func addrs(texts []string) ([]netip.Addr, error) {
 	var as []netip.Addr

@@ -3,6 +3,7 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -102,7 +103,7 @@ func (d *driver) give(ctx context.Context, n Network, o endpointOptions, req *en
 		}
 		d.mover.drop(v.Spec.MAC)
 		if _, err = d.Keeper.GiveChild(ctx, v.ID, req.EndpointID, linkOf(req.EndpointID), func(s *lease.Spec) {
-			s.Mode = provision.Mode(or(n.Mode, string(provision.Bridge)))
+			s.Mode = provision.Mode(cmp.Or(n.Mode, string(provision.Bridge)))
 			n.configure(s, o)
 		}); err == nil {
 			d.adopt(v.ID, req.EndpointID)
@@ -148,9 +149,9 @@ func (d *driver) reserveChild(ctx context.Context, n Network, o endpointOptions,
 		Target: lease.Target{Kind: lease.TargetDocker, Name: "docker:" + who.container.Name, ContainerID: who.container.ID},
 		Spec: lease.Spec{
 			Identity: who.identity, Parent: n.Parent, Ifname: linkOf(endpoint), MAC: who.mac,
-			Mode:        provision.Mode(or(n.Mode, string(provision.Bridge))),
+			Mode:        provision.Mode(cmp.Or(n.Mode, string(provision.Bridge))),
 			VendorClass: n.VendorClass, UserClass: n.UserClass, RequestIP: o.ip,
-			Conflict: dhcpclient.ConflictCheck(or(n.ConflictCheck, string(dhcpclient.ConflictFast))),
+			Conflict: dhcpclient.ConflictCheck(cmp.Or(n.ConflictCheck, string(dhcpclient.ConflictFast))),
 		},
 	}
 	if who.container.Name == "" {
@@ -172,7 +173,7 @@ func (d *driver) reserveChild(ctx context.Context, n Network, o endpointOptions,
 
 // configure fills in what is put on the interface.
 func (n *Network) configure(s *lease.Spec, o endpointOptions) {
-	s.Metric, s.MTU, s.Routes = n.Metric, n.MTU, lease.RoutePolicy(or(n.Routes, string(lease.RoutesAll)))
+	s.Metric, s.MTU, s.Routes = n.Metric, n.MTU, lease.RoutePolicy(cmp.Or(n.Routes, string(lease.RoutesAll)))
 	if o.metric != 0 {
 		s.Metric = o.metric
 	}
@@ -217,11 +218,4 @@ func (d *driver) operInfo(_ context.Context, req *endpointRequest) (any, error) 
 		value["lease"], value["server"] = v.ID, v.Binding.Server.String()
 	}
 	return map[string]any{"Value": value}, nil
-}
-
-func or(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
 }

@@ -3,6 +3,7 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -83,7 +84,7 @@ func (a *joinAnswer) routes() (dsts []netip.Prefix) {
 // routes that no other interface of the container has. The rest, and what has a
 // metric, the keeper puts in itself.
 func answerJoin(n Network, r lease.Record, beside []netip.Prefix) (a joinAnswer) {
-	a.InterfaceName.SrcName, a.InterfaceName.DstPrefix = linkOf(r.Pool.Endpoint), or(n.Prefix, "eth")
+	a.InterfaceName.SrcName, a.InterfaceName.DstPrefix = linkOf(r.Pool.Endpoint), cmp.Or(n.Prefix, "eth")
 	b := r.Binding
 	told := r.Spec.Routes != lease.RoutesNone && r.Spec.Metric == 0
 	if told && b.Router.IsValid() && b.Address.Contains(b.Router) {

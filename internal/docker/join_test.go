@@ -55,7 +55,10 @@ func TestAnswerJoin(t *testing.T) {
 			for _, s := range tt.beside {
 				beside = append(beside, netip.MustParsePrefix(s))
 			}
-			tt.want.InterfaceName.SrcName, tt.want.InterfaceName.DstPrefix = link, or(tt.network.Prefix, "eth")
+			tt.want.InterfaceName.SrcName, tt.want.InterfaceName.DstPrefix = link, "eth"
+			if tt.network.Prefix != "" {
+				tt.want.InterfaceName.DstPrefix = tt.network.Prefix
+			}
 			got := answerJoin(tt.network, lease.Record{Spec: tt.spec, Binding: &b, Pool: &lease.Pool{Endpoint: "0123456789abcdef"}}, beside)
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Error(diff)
