@@ -74,8 +74,8 @@ func attachOptions(req api.AttachRequest, t resolved) (o lease.AttachOptions, er
 			return o, &api.Error{Code: api.CodeUsage, Message: err.Error()}
 		}
 	}
-	if spec.Allow, err = addrs(req.AllowServers); err == nil {
-		spec.Deny, err = addrs(req.DenyServers)
+	if spec.Allow, err = dhcpclient.ParseServers(req.AllowServers); err == nil {
+		spec.Deny, err = dhcpclient.ParseServers(req.DenyServers)
 	}
 	if err != nil {
 		return o, &api.Error{Code: api.CodeUsage, Message: err.Error()}
@@ -242,14 +242,4 @@ func (s *service) each(vs []lease.View, do func(id string) (lease.Record, error)
 
 func or(a, b string) string { return cmp.Or(a, b) }
 
-func addrs(texts []string) ([]netip.Addr, error) {
-	var as []netip.Addr
-	for _, t := range texts {
-		a, err := netip.ParseAddr(t)
-		if err != nil {
-			return nil, err
-		}
-		as = append(as, a)
-	}
-	return as, nil
-}
+func addrs(texts []string) ([]netip.Addr, error) { return dhcpclient.ParseServers(texts) }

@@ -262,22 +262,10 @@ func (e *endpoint) options(machineID, identity string) (o lease.AttachOptions, e
 	if !pl.NoHostname {
 		o.Spec.Hostname = hostname(e.name)
 	}
-	if o.Spec.Allow, err = servers(pl.Allow); err == nil {
-		o.Spec.Deny, err = servers(pl.Deny)
+	if o.Spec.Allow, err = dhcpclient.ParseServers(pl.Allow); err == nil {
+		o.Spec.Deny, err = dhcpclient.ParseServers(pl.Deny)
 	}
 	return o, err
-}
-
-func servers(texts []string) ([]netip.Addr, error) {
-	var as []netip.Addr
-	for _, s := range texts {
-		a, err := netip.ParseAddr(s)
-		if err != nil {
-			return nil, fmt.Errorf("server %q: not an address", s)
-		}
-		as = append(as, a)
-	}
-	return as, nil
 }
 
 // explain says what to do about a lease that could not be had.

@@ -160,8 +160,8 @@ func (d *driver) reserveChild(ctx context.Context, n Network, o endpointOptions,
 	if a.Spec.Hostname = o.hostname; o.hostname == "" && !n.NoHostname {
 		a.Spec.Hostname = who.hostname
 	}
-	if a.Spec.Allow, err = servers(n.AllowServers); err == nil {
-		a.Spec.Deny, err = servers(n.DenyServers)
+	if a.Spec.Allow, err = dhcpclient.ParseServers(n.AllowServers); err == nil {
+		a.Spec.Deny, err = dhcpclient.ParseServers(n.DenyServers)
 	}
 	if err != nil {
 		return r, err
