@@ -35,6 +35,9 @@ type Network struct {
 	Internal bool `json:"internal,omitempty"`
 }
 
+// maxNetworkDelay is the longest release-delay of a network.
+const maxNetworkDelay = 365 * 24 * time.Hour
+
 // option reads the value of one option into a Network.
 type option func(n *Network, v string) error
 
@@ -46,12 +49,12 @@ var networkOptions = map[string]option{
 	"client-id":      clientIDScheme,
 	"vendor-class":   func(n *Network, v string) error { n.VendorClass = v; return nil },
 	"user-class":     func(n *Network, v string) error { n.UserClass = v; return nil },
-	"hostname":       func(n *Network, v string) error { return onOff(v, &n.NoHostname) },
+	"hostname":       func(n *Network, v string) error { return readOnOff(v, &n.NoHostname) },
 	"allow-server":   func(n *Network, v string) error { n.AllowServers = strings.Split(v, ","); return nil },
 	"deny-server":    func(n *Network, v string) error { n.DenyServers = strings.Split(v, ","); return nil },
 	"conflict-check": func(n *Network, v string) error { n.ConflictCheck = v; return nil },
-	"timeout":        timeout,
-	"release-delay":  releaseDelay,
+	"timeout":        func(n *Network, v string) error { return readTimeout(v, 0, &n.Timeout) },
+	"release-delay":  func(n *Network, v string) error { return readReleaseDelay(v, maxNetworkDelay, &n.ReleaseDelay) },
 	"metric":         func(n *Network, v string) error { return number(v, &n.Metric) },
 	"routes":         func(n *Network, v string) error { n.Routes = v; return nil },
 	"mtu":            func(n *Network, v string) error { return number(v, &n.MTU) },
@@ -111,33 +114,6 @@ func clientIDScheme(n *Network, v string) error {
 		return errors.New("one client identifier for all containers would give them one address: give mac, duid or identity; one of a container's own is --driver-opt client-id=")
 	}
 	n.ClientID = v
-	return nil
-}
-
-func onOff(v string, off *bool) error {
-	if v != "on" && v != "off" {
-		return errors.New("give on or off")
-	}
-	*off = v == "off"
-	return nil
-}
-
-func timeout(n *Network, v string) (err error) {
-	if n.Timeout, err = time.ParseDuration(v); err != nil || n.Timeout < time.Second {
-		return errors.New("give a duration of 1s or more, such as 10s")
-	}
-	return nil
-}
-
-func releaseDelay(n *Network, v string) (err error) {
-	const most = 365 * 24 * time.Hour
-	if v == "never" {
-		n.ReleaseDelay = -1
-		return nil
-	}
-	if n.ReleaseDelay, err = time.ParseDuration(v); err != nil || n.ReleaseDelay < 0 || n.ReleaseDelay > most {
-		return errors.New("give a duration such as 5s, 0s or never")
-	}
 	return nil
 }
 

@@ -77,7 +77,7 @@ func parsePool(subnet string, opts map[string]string) (p Pool, err error) {
 			p.Mode = v
 		case "client-id":
 			if !slices.Contains(clientIDs, v) {
-				return p, fmt.Errorf("--ipam-opt client-id=%s: give one of %s", v, strings.Join(clientIDs, ", "))
+				err = fmt.Errorf("give one of %s", strings.Join(clientIDs, ", "))
 			}
 			p.ClientID = v
 		case "vendor-class":
@@ -85,10 +85,7 @@ func parsePool(subnet string, opts map[string]string) (p Pool, err error) {
 		case "user-class":
 			p.UserClass = v
 		case "hostname":
-			if v != "on" && v != "off" {
-				return p, fmt.Errorf("--ipam-opt hostname=%s: give on or off", v)
-			}
-			p.NoHostname = v == "off"
+			err = readOnOff(v, &p.NoHostname)
 		case "allow-server":
 			p.Allow = strings.Split(v, ",")
 		case "deny-server":
@@ -96,22 +93,17 @@ func parsePool(subnet string, opts map[string]string) (p Pool, err error) {
 		case "conflict-check":
 			p.Conflict = v
 		case "timeout":
-			if p.Timeout, err = time.ParseDuration(v); err != nil || p.Timeout < minTimeout || p.Timeout > maxTimeout {
-				return p, fmt.Errorf("--ipam-opt timeout=%s: give a duration from %v to %v, such as 10s", v, minTimeout, maxTimeout)
-			}
+			err = readTimeout(v, maxTimeout, &p.Timeout)
 		case "release-delay":
-			if v == "never" {
-				p.ReleaseDelay = -1
-				break
-			}
-			if p.ReleaseDelay, err = time.ParseDuration(v); err != nil || p.ReleaseDelay < 0 || p.ReleaseDelay > maxReleaseDelay {
-				return p, fmt.Errorf("--ipam-opt release-delay=%s: give a duration such as 5s, 0s or never", v)
-			}
+			err = readReleaseDelay(v, maxReleaseDelay, &p.ReleaseDelay)
 		default:
 			if strings.HasPrefix(name, "com.docker.") {
 				continue
 			}
 			return p, fmt.Errorf("--ipam-opt %s is unknown: mvdhcp takes %s", name, strings.Join(poolOptions, ", "))
+		}
+		if err != nil {
+			return p, fmt.Errorf("--ipam-opt %s=%s: %w", name, v, err)
 		}
 	}
 	if p.Parent == "" {
