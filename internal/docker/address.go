@@ -114,6 +114,7 @@ func (p *Plugin) reserve(ctx context.Context, e endpoint) (lease.Record, error) 
 	if err != nil {
 		return lease.Record{}, err
 	}
+	defer p.unclaim(held)
 	pool := lease.Pool{ID: e.id, Delay: e.pool.ReleaseDelay, Bits: e.pool.Subnet.Bits(), Named: e.name != ""}
 	r, err := p.Keeper.Reserve(ctx, o, pool, held, func(string) {})
 	if err != nil {
@@ -155,8 +156,8 @@ func (p *Plugin) repeated(ctx context.Context, e endpoint, identity string) (_ l
 	return lease.Record{}, false, nil
 }
 
-// held finds the held lease that the endpoint goes on with: the one of its
-// address, MAC or name, or the only one that can be its own.
+// held finds and claims the held lease that the endpoint goes on with: the one of
+// its address, MAC or name, or the only one that can be its own.
 func (p *Plugin) held(ctx context.Context, e endpoint, identity string) (id string, err error) {
 	var same, others []lease.View
 	for _, v := range p.Keeper.PoolLeases("") {
@@ -169,18 +170,24 @@ func (p *Plugin) held(ctx context.Context, e endpoint, identity string) (id stri
 		}
 	}
 	for _, v := range same {
+		if !p.claim(v.ID) {
+			continue
+		}
 		if id == "" && (!e.want.IsValid() || v.Binding.Address.Addr() == e.want) {
 			id = v.ID
 			continue
 		}
-		if _, err := p.Keeper.Release(ctx, v.ID, "its container asks for another address"); err != nil {
+		_, err := p.Keeper.Release(ctx, v.ID, "its container asks for another address")
+		p.unclaim(v.ID)
+		if err != nil {
+			p.unclaim(id)
 			return "", err
 		}
 	}
 	if id != "" || e.want.IsValid() || e.name != "" || !generated(e.mac) {
 		return id, nil
 	}
-	if len(others) == 1 {
+	if len(others) == 1 && p.claim(others[0].ID) {
 		return others[0].ID, nil
 	}
 	if len(others) > 1 {

@@ -116,6 +116,7 @@ func (d *driver) give(ctx context.Context, n Network, o endpointOptions, req *en
 // acquire gets a lease on a link of the endpoint's own.
 func (d *driver) acquire(ctx context.Context, n Network, o endpointOptions, req *endpointRequest, mac net.HardwareAddr) (lease.Record, error) {
 	who := d.identify(ctx, n, o, req.EndpointID, mac)
+	defer d.unclaim(who.claimed)
 	r, err := d.reserveChild(ctx, n, o, req.EndpointID, who)
 	if errors.Is(err, lease.ErrAttached) && who.guessed {
 		d.Log.Warn("container taken for one that runs already: its MAC is not stable", "endpoint", req.EndpointID, "taken_for", who.identity, "error", err)

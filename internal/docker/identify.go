@@ -14,6 +14,7 @@ type identity struct {
 	identity string
 	mac      net.HardwareAddr // nil: derived from the identity
 	held     string           // the held lease that it goes on from
+	claimed  string           // the lease that is to be unclaimed
 	// container is the one that starts, as far as it is known.
 	container Container
 	hostname  string
@@ -29,7 +30,8 @@ func nobody(endpoint string, mac net.HardwareAddr) identity {
 
 // identify finds out whose the endpoint is: by --driver-opt identity=, by the
 // container that the engine is just starting, or as the only endpoint of the
-// network that was given up a moment ago. Else it is a new one.
+// network that was given up a moment ago. Else it is a new one. What it claims is
+// the caller's to unclaim.
 func (d *driver) identify(ctx context.Context, n Network, o endpointOptions, endpoint string, mac net.HardwareAddr) identity {
 	who := identity{identity: o.identity, mac: mac}
 	if o.identity == "" {
@@ -49,7 +51,8 @@ func (d *driver) identify(ctx context.Context, n Network, o endpointOptions, end
 		}
 	}
 	for _, v := range held {
-		if who.identity != "" && v.Spec.Identity == who.identity || who.identity == "" && mac != nil && v.Spec.MAC.String() == mac.String() {
+		own := who.identity != "" && v.Spec.Identity == who.identity || who.identity == "" && mac != nil && v.Spec.MAC.String() == mac.String()
+		if own && d.claim(v.ID) {
 			return d.goOn(ctx, n, o, who, v)
 		}
 	}
@@ -59,7 +62,7 @@ func (d *driver) identify(ctx context.Context, n Network, o endpointOptions, end
 	case mac != nil:
 		who.identity = "docker:" + mac.String()
 		return who
-	case len(held) == 1:
+	case len(held) == 1 && d.claim(held[0].ID):
 		d.Log.Info("container is not known: taken for the only one that was stopped a moment ago", "endpoint", endpoint, "identity", held[0].Spec.Identity)
 		return d.goOn(ctx, n, o, who, held[0])
 	}
@@ -80,10 +83,10 @@ func (d *driver) bury(ctx context.Context, n Network) {
 	}
 }
 
-// goOn makes the endpoint go on from a held lease, unless that is for another
+// goOn makes the endpoint go on from a claimed lease, unless that is for another
 // MAC or address than was asked for: then the held one is released.
 func (d *driver) goOn(ctx context.Context, n Network, o endpointOptions, who identity, v lease.View) identity {
-	who.identity = v.Spec.Identity
+	who.identity, who.claimed = v.Spec.Identity, v.ID
 	otherMAC := who.mac != nil && v.Spec.MAC.String() != who.mac.String()
 	otherIP := o.ip.IsValid() && (v.Binding == nil || v.Binding.Address.Addr() != o.ip)
 	if !otherMAC && !otherIP && o.clientID == "" && v.Spec.Parent == n.Parent {

@@ -46,8 +46,9 @@ type Plugin struct {
 	driver *driver
 	macs   locks // of calls for one MAC
 
-	mu    sync.Mutex
-	asked map[string]*repeat // RequestPool calls without a subnet, by parent
+	mu      sync.Mutex
+	asked   map[string]*repeat // RequestPool calls without a subnet, by parent
+	claimed map[string]bool    // held leases that a call under way goes on from
 }
 
 // Kernel is what a plugin needs of the kernel; *provision.Kernel is the real one.
@@ -73,7 +74,7 @@ type repeat struct {
 // open reads what is remembered, once.
 func (p *Plugin) open() {
 	p.once.Do(func() {
-		p.asked, p.mover = map[string]*repeat{}, newMover(p)
+		p.asked, p.claimed, p.mover = map[string]*repeat{}, map[string]bool{}, newMover(p)
 		var err error
 		if p.pools, err = openPools(p.Pools); err != nil {
 			p.Log.Error("pools forgotten: a VLAN link made for one stays when its network is removed", "error", err)
