@@ -421,4 +421,12 @@ func TestDriverComeAndGo(t *testing.T) {
 	s.docker("rm", "-f", "web")
 	s.freed(mac)
 	s.clean()
+	t.Run("network removed while no keeper runs: the next one forgets it", func(t *testing.T) {
+		s.k.Kill9()
+		s.docker("network", "rm", "lan")
+		s.k.Start()
+		s.await("the network is forgotten", func() bool {
+			return strings.Contains(s.k.Process().Output(), "network was removed while no keeper ran")
+		})
+	})
 }

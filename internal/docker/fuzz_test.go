@@ -31,10 +31,16 @@ func (noHost) TempNamespace() (provision.Namespace, func(), error) {
 func (noHost) Parent(string) (provision.Parent, error) { return provision.Parent{}, errNoHost }
 func (noHost) RemoveParent(string) error               { return nil }
 
-// noStore keeps nothing.
-type noStore struct{ lease.Store }
+// noStore keeps nothing, and has the records that a keeper starts with.
+type noStore struct {
+	lease.Store
+	records []lease.Record
+}
 
-func (noStore) All() ([]lease.Record, error) { return nil, nil }
+func (s noStore) All() ([]lease.Record, error) { return s.records, nil }
+func (noStore) Put(lease.Record) error         { return nil }
+func (noStore) PutLater(lease.Record)          {}
+func (noStore) Delete(string) error            { return nil }
 
 // noKernel has one parent.
 type noKernel struct{ Kernel }
@@ -68,13 +74,14 @@ func (s someNetworks) PutNetwork(id string, b []byte) error {
 func (s someNetworks) DeleteNetwork(id string) error        { delete(s, id); return nil }
 func (s someNetworks) Networks() (map[string][]byte, error) { return s, nil }
 
-// newDeafPlugin is a plugin on a host without a LAN.
-func newDeafPlugin(tb testing.TB) *Plugin {
+// newDeafPlugin is a plugin on a host without a LAN, with leases of an earlier
+// keeper.
+func newDeafPlugin(tb testing.TB, records ...lease.Record) *Plugin {
 	clock, err := lease.NewSystemClock()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	k, err := lease.New(lease.Config{Host: noHost{}, Store: noStore{}, Clock: clock, MachineID: "m", Log: slog.New(slog.DiscardHandler)})
+	k, err := lease.New(lease.Config{Host: noHost{}, Store: noStore{records: records}, Clock: clock, MachineID: "m", Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -30,9 +30,11 @@ type driver struct {
 	wg  sync.WaitGroup
 
 	endpoints locks // of calls for one endpoint
+	changes   locks // of what makes or ends one network
 
 	mu       sync.Mutex
 	networks map[string]Network
+	restored map[string]bool          // networks that this keeper was not told of
 	adopting map[string]chan struct{} // by endpoint
 	joined   map[string]*joined       // by endpoint
 	asker    asker
@@ -40,7 +42,7 @@ type driver struct {
 
 // newDriver reads the stored networks.
 func newDriver(p *Plugin) *driver {
-	d := &driver{Plugin: p, networks: map[string]Network{}, adopting: map[string]chan struct{}{}, joined: map[string]*joined{}}
+	d := &driver{Plugin: p, networks: map[string]Network{}, restored: map[string]bool{}, adopting: map[string]chan struct{}{}, joined: map[string]*joined{}}
 	d.asker.wg, d.asker.names = &d.wg, map[string]string{}
 	stored, err := p.Networks.Networks()
 	if err != nil {
@@ -52,7 +54,7 @@ func newDriver(p *Plugin) *driver {
 			p.Log.Error("stored network can't be read: the engine is asked for it", "network", id, "error", err)
 			continue
 		}
-		d.networks[id] = n
+		d.networks[id], d.restored[id] = n, true
 	}
 	return d
 }
@@ -63,6 +65,7 @@ func newDriver(p *Plugin) *driver {
 func (d *driver) start(ctx context.Context) {
 	d.ctx, d.asker.life = ctx, ctx
 	d.sweep()
+	d.wg.Go(func() { d.forgetNetworks(ctx) })
 	for _, v := range d.Keeper.PoolLeases("") {
 		if v.State == lease.Kept && !v.Pool.Held() && v.Pool.Endpoint != "" {
 			d.adopt(v.ID, v.Pool.Endpoint)
@@ -122,6 +125,7 @@ func (d *driver) createNetwork(_ context.Context, req *networkRequest) (any, err
 	if err != nil {
 		return nil, err
 	}
+	defer d.changes.lock(n.ID)()
 	if err := d.Keeper.CheckParent(n.Parent); err != nil {
 		return nil, err
 	}
@@ -177,29 +181,36 @@ func (d *driver) remember(n Network) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.networks[n.ID] = n
+	delete(d.restored, n.ID)
 	return nil
 }
 
-// deleteNetwork releases what the network still holds, and takes the parent
-// away if it was made for a network and nobody else uses it.
 func (d *driver) deleteNetwork(ctx context.Context, req *networkRequest) (any, error) {
-	for _, v := range d.Keeper.PoolLeases(poolOf(req.NetworkID)) {
+	defer d.changes.lock(req.NetworkID)()
+	return struct{}{}, d.endNetwork(ctx, req.NetworkID)
+}
+
+// endNetwork releases what the network still holds, and takes the parent away if
+// it was made for a network and nobody else uses it. The network's lock is held.
+func (d *driver) endNetwork(ctx context.Context, id string) error {
+	for _, v := range d.Keeper.PoolLeases(poolOf(id)) {
 		if _, err := d.Keeper.Release(ctx, v.ID, "its network was removed"); err != nil {
 			d.Log.Warn("lease not released", "lease", v.ID, "error", err)
 		}
 	}
-	if err := d.Networks.DeleteNetwork(req.NetworkID); err != nil {
-		return nil, err
+	if err := d.Networks.DeleteNetwork(id); err != nil {
+		return err
 	}
 	d.mu.Lock()
-	n, known := d.networks[req.NetworkID]
-	delete(d.networks, req.NetworkID)
+	n, known := d.networks[id]
+	delete(d.networks, id)
+	delete(d.restored, id)
 	d.mu.Unlock()
-	d.asker.forget(req.NetworkID)
+	d.asker.forget(id)
 	if known {
 		d.Keeper.DropParent(n.Parent)
 	}
-	return struct{}{}, nil
+	return nil
 }
 
 // uses reports whether one of the driver's networks is on the parent.

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 )
 
 // container is whose an interface is.
@@ -126,47 +125,4 @@ func networkPools(ctx context.Context) (count map[string]int, err error) {
 		})
 	})
 	return count, err
-}
-
-// forgetEvery is how often an engine that does not answer is asked again.
-const forgetEvery = 10 * time.Second
-
-// forgetPools ends the pools that an earlier keeper remembered and whose
-// networks were removed while none ran. Only the engine's own word counts.
-func (p *Plugin) forgetPools(ctx context.Context, remembered map[string]int) {
-	if len(remembered) == 0 {
-		return
-	}
-	for {
-		count, err := networkPools(ctx)
-		if err == nil {
-			p.forget(ctx, remembered, count)
-			return
-		}
-		if !errors.Is(err, context.Canceled) {
-			p.Log.Debug("networks not listed", "error", err)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(forgetEvery):
-		}
-	}
-}
-
-func (p *Plugin) forget(ctx context.Context, remembered, count map[string]int) {
-	now := p.pools.all()
-	for id, n := range remembered {
-		if count[id] >= n || now[id] != n {
-			continue // all there, or changed meanwhile
-		}
-		pl, err := decodePool(id)
-		if serr := p.pools.set(id, count[id]); serr != nil {
-			p.Log.Error("pool not forgotten", "error", serr)
-		}
-		if err == nil && count[id] == 0 {
-			p.Log.Info("network was removed while no keeper ran", "parent", pl.Parent, "subnet", pl.Subnet)
-			p.endPool(ctx, id, pl)
-		}
-	}
 }
