@@ -37,16 +37,15 @@ func (p *Plugin) forgetPools(ctx context.Context, remembered map[string]int) {
 }
 
 func (p *Plugin) forget(ctx context.Context, remembered, count map[string]int) {
-	now := p.pools.all()
 	for id, n := range remembered {
-		if count[id] >= n || now[id] != n {
-			continue // all there, or changed meanwhile
+		if count[id] >= n {
+			continue
 		}
-		pl, err := decodePool(id)
-		if serr := p.pools.set(id, count[id]); serr != nil {
-			p.Log.Error("pool not forgotten", "error", serr)
+		done, err := p.pools.set(id, n, count[id])
+		if err != nil {
+			p.Log.Error("pool not forgotten", "error", err)
 		}
-		if err == nil && count[id] == 0 {
+		if pl, err := decodePool(id); err == nil && done && count[id] == 0 {
 			p.Log.Info("network was removed while no keeper ran", "parent", pl.Parent, "subnet", pl.Subnet)
 			p.endPool(ctx, id, pl)
 		}

@@ -163,7 +163,7 @@ func FuzzCalls(f *testing.F) {
 				t.Errorf("%s gave pool %q: %v", path, id, err)
 			}
 			if n := len(p.pools.all()); n > 1 {
-				p.pools.set(id, 0)
+				p.pools.set(id, p.pools.all()[id], 0)
 			}
 		}
 	})
@@ -257,6 +257,20 @@ func TestPoolSet(t *testing.T) {
 	}
 	if left, err := s.drop(pl.id()); left != 0 || err != nil {
 		t.Errorf("%d left of none, %v", left, err)
+	}
+	// A count that has changed since is not corrected.
+	if err := errors.Join(s.add(pl.id()), s.add(pl.id())); err != nil {
+		t.Fatal(err)
+	}
+	if done, err := s.set(pl.id(), 1, 0); done || err != nil || s.all()[pl.id()] != 2 {
+		t.Errorf("corrected %v, %v: %v", done, err, s.all())
+	}
+	if done, err := s.set(pl.id(), 2, 1); !done || err != nil || open().all()[pl.id()] != 1 {
+		t.Errorf("corrected %v, %v: %v", done, err, open().all())
+	}
+	// What can't be stored was refused, and does not count.
+	if s := (&poolSet{path: filepath.Join(t.TempDir(), "none", "pools.json"), count: map[string]int{}}); s.add(pl.id()) == nil || s.on("up0.100") {
+		t.Errorf("counts %v", s.all())
 	}
 	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)

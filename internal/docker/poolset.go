@@ -44,12 +44,16 @@ func openPools(path string) (*poolSet, error) {
 	return s, nil
 }
 
-// add takes note of one more network with the pool.
+// add takes note of one more network with the pool, unless that can't be stored.
 func (s *poolSet) add(id string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.count[id]++
-	return s.save()
+	s.put(id, s.count[id]+1)
+	err := s.save()
+	if err != nil {
+		s.put(id, s.count[id]-1)
+	}
+	return err
 }
 
 // drop takes one network off the pool and returns how many are left.
@@ -59,22 +63,27 @@ func (s *poolSet) drop(id string) (left int, err error) {
 	if s.count[id] == 0 {
 		return 0, nil
 	}
-	if s.count[id]--; s.count[id] == 0 {
-		delete(s.count, id)
-	}
+	s.put(id, s.count[id]-1)
 	return s.count[id], s.save()
 }
 
-// set corrects how many networks the pool has.
-func (s *poolSet) set(id string, n int) error {
+// set corrects how many networks the pool has, unless it has others than from by
+// now.
+func (s *poolSet) set(id string, from, to int) (done bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n == 0 {
-		delete(s.count, id)
-	} else {
-		s.count[id] = n
+	if s.count[id] != from {
+		return false, nil
 	}
-	return s.save()
+	s.put(id, to)
+	return true, s.save()
+}
+
+// put changes a count. The lock is held.
+func (s *poolSet) put(id string, n int) {
+	if s.count[id] = n; n == 0 {
+		delete(s.count, id)
+	}
 }
 
 // all is a copy of the counts.
