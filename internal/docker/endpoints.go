@@ -101,11 +101,11 @@ func (d *driver) give(ctx context.Context, n Network, o endpointOptions, req *en
 		if v.Spec.Parent != n.Parent {
 			return fmt.Errorf("address %v was leased on %s, and the network's links are on %s: create the network with the same IF in --ipam-opt parent=IF and -o parent=IF", addr.Addr(), v.Spec.Parent, n.Parent)
 		}
-		d.mover.drop(v.Spec.MAC)
 		if _, err = d.Keeper.GiveChild(ctx, v.ID, req.EndpointID, linkOf(req.EndpointID), func(s *lease.Spec) {
 			s.Mode = provision.Mode(cmp.Or(n.Mode, string(provision.Bridge)))
 			n.configure(s, o)
 		}); err == nil {
+			d.mover.drop(v.Spec.MAC)
 			d.adopt(v.ID, req.EndpointID)
 		}
 		return err

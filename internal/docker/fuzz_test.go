@@ -56,7 +56,11 @@ func (noKernel) Host() *provision.NS                                            
 func (noKernel) Children(*provision.NS, string) ([]provision.FoundChild, error) { return nil, nil }
 func (noKernel) DeleteParked(string, string) error                              { return nil }
 
-func (noHost) DeleteParked(string) error { return nil }
+func (noHost) DeleteParked(string) error                              { return nil }
+func (noHost) DeleteChild(provision.Namespace, provision.Child) error { return provision.ErrGone }
+func (noHost) FindChild(_ provision.Namespace, c provision.Child) (provision.Child, error) {
+	return c, provision.ErrGone
+}
 func (noHost) EnsureParent(string) (provision.Parent, bool, error) {
 	return provision.Parent{}, false, errNoHost
 }
