@@ -147,6 +147,11 @@ func (p *Plugin) repeated(ctx context.Context, e endpoint, identity string) (_ l
 			return v.Record, true, nil
 		case v.State == lease.Kept || v.NS.Path == "" || p.has(v.NS, v.Child):
 			return v.Record, false, fmt.Errorf("MAC %v is in use by %s on this network: give the container another --mac-address", e.mac, v.Target.Name)
+		case !v.Pool.Answered.IsValid(): // the keeper was killed before it could answer
+			if _, err := p.Keeper.Release(ctx, v.ID, "its exchange was interrupted"); err != nil {
+				return v.Record, false, err
+			}
+			continue
 		}
 		// The engine has forgotten to give it up.
 		if err := p.Keeper.GiveUp(ctx, e.id, v.Pool.Answered); err != nil {

@@ -212,7 +212,7 @@ func TestDriverCalls(t *testing.T) {
 			e.refused("NetworkDriver."+method, body)
 		}
 	}
-	for _, method := range []string{"CreateNetwork", "CreateEndpoint", "DeleteEndpoint", "Join"} {
+	for _, method := range []string{"CreateNetwork", "CreateEndpoint", "DeleteEndpoint", "Join", "EndpointOperInfo"} {
 		e.refused("NetworkDriver."+method, "{}")
 	}
 	if said := e.refused("NetworkDriver.CreateNetwork", `{"NetworkID":"n","Options":{"com.docker.network.enable_ipv6":true,"com.docker.network.generic":{"parent":"up0"}}}`); !strings.Contains(said, "IPv6 is not served") {

@@ -69,6 +69,12 @@ func (d *driver) createEndpoint(ctx context.Context, req *endpointRequest) (any,
 		return struct{}{}, d.give(ctx, n, o, req, mac)
 	}
 	v, known := d.Keeper.Endpoint(req.EndpointID)
+	if known && (v.Binding == nil || v.State != lease.Kept && !v.NS.Alive()) { // the keeper was killed in this call
+		if err := d.Keeper.EndEndpoint(ctx, req.EndpointID, linkOf(req.EndpointID)); err != nil {
+			return nil, err
+		}
+		known = false
+	}
 	r := v.Record
 	if !known {
 		if r, err = d.acquire(ctx, n, o, req, mac); err != nil {
@@ -214,6 +220,9 @@ func (d *driver) deleteEndpoint(ctx context.Context, req *endpointRequest) (any,
 }
 
 func (d *driver) operInfo(_ context.Context, req *endpointRequest) (any, error) {
+	if err := req.check(); err != nil {
+		return nil, err
+	}
 	value := map[string]any{}
 	if v, ok := d.Keeper.Endpoint(req.EndpointID); ok && v.Binding != nil {
 		value["lease"], value["server"] = v.ID, v.Binding.Server.String()

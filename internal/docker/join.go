@@ -48,7 +48,7 @@ func (d *driver) join(ctx context.Context, req *endpointRequest) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, known := d.Keeper.Endpoint(req.EndpointID); !known {
+	if v, known := d.Keeper.Endpoint(req.EndpointID); !known || v.Binding == nil {
 		return nil, fmt.Errorf("endpoint %.12s has no lease any more: start the container again", req.EndpointID)
 	}
 	r, err := d.Keeper.Join(ctx, req.EndpointID, req.SandboxKey)

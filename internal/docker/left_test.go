@@ -10,6 +10,7 @@ import (
 
 	"mvdhcp/dhcpclient"
 	"mvdhcp/lease"
+	"mvdhcp/provision"
 )
 
 func mac(t *testing.T, s string) net.HardwareAddr {
@@ -44,4 +45,63 @@ func TestLeaseWithoutLink(t *testing.T) {
 	if _, ok := p.mover.waiting[m.String()]; !ok {
 		t.Error("the lease is not waited for any more")
 	}
+}
+
+// TestInterruptedCalls: what a keeper left that was killed in the middle of calls
+// is neither answered as a lease nor does ending one end the others.
+func TestInterruptedCalls(t *testing.T) {
+	m := mac(t, "02:42:00:00:00:01")
+	interrupted := func(id, pool, endpoint string, mac net.HardwareAddr) lease.Record {
+		return lease.Record{
+			ID: id, State: lease.Selecting, NS: provision.Namespace{Path: "/nonexistent", Ino: 1}, Child: provision.Child{Name: "eth0", MAC: mac, NSID: -1},
+			Spec: lease.Spec{Parent: "up0", MAC: mac, Ifname: "eth0", Identity: "docker:" + id}, Pool: &lease.Pool{ID: pool, Endpoint: endpoint},
+		}
+	}
+	t.Run("IPAM", func(t *testing.T) {
+		p := newDeafPlugin(t, interrupted("l1", "p", "", m), interrupted("l2", "p", "", mac(t, "02:42:00:00:00:02")))
+		p.open()
+		if _, ok, err := p.repeated(t.Context(), endpoint{id: "p", mac: m}, "docker:l1"); ok || err != nil {
+			t.Errorf("answered %v, %v", ok, err)
+		}
+		ls := p.Keeper.PoolLeases("p")
+		if len(ls) != 1 || ls[0].ID != "l2" {
+			t.Errorf("left: %v", ls)
+		}
+	})
+	const id = "0123456789abcdef"
+	req := &endpointRequest{NetworkID: "n", EndpointID: id}
+	t.Run("Join", func(t *testing.T) {
+		p := newDeafPlugin(t, interrupted("l1", poolOf("n"), id, m))
+		p.open()
+		p.driver.networks["n"] = Network{ID: "n", Parent: "up0"}
+		if a, err := p.driver.join(t.Context(), req); err == nil {
+			t.Errorf("answered %v", a)
+		}
+	})
+	t.Run("CreateEndpoint, bound", func(t *testing.T) {
+		t.Setenv("DOCKER_HOST", "unix:///nonexistent")
+		r := interrupted("l1", poolOf("n"), id, m)
+		r.State, r.Binding, r.Pool.Delay = lease.Bound, granted("10.0.0.5/16"), time.Minute
+		p := newDeafPlugin(t, r)
+		p.open()
+		p.driver.networks["n"] = Network{ID: "n", Parent: "up0", Timeout: time.Second}
+		if a, err := p.driver.createEndpoint(t.Context(), req); err == nil {
+			t.Errorf("answered %v", a)
+		}
+		if ls := p.Keeper.PoolLeases(""); len(ls) != 1 || !ls[0].Pool.Held() {
+			t.Errorf("left: %v", ls)
+		}
+	})
+	t.Run("CreateEndpoint", func(t *testing.T) {
+		t.Setenv("DOCKER_HOST", "unix:///nonexistent")
+		p := newDeafPlugin(t, interrupted("l1", poolOf("n"), id, m))
+		p.open()
+		p.driver.networks["n"] = Network{ID: "n", Parent: "up0", Timeout: time.Second}
+		if a, err := p.driver.createEndpoint(t.Context(), req); err == nil {
+			t.Errorf("answered %v", a)
+		}
+		if ls := p.Keeper.PoolLeases(""); len(ls) != 0 {
+			t.Errorf("left: %v", ls)
+		}
+	})
 }
