@@ -5,6 +5,7 @@ package docker
 import (
 	"net"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -44,6 +45,24 @@ func TestLeaseWithoutLink(t *testing.T) {
 	}
 	if _, ok := p.mover.waiting[m.String()]; !ok {
 		t.Error("the lease is not waited for any more")
+	}
+}
+
+// TestUnnamedWhileEngineIsSilent: an engine that does not answer is asked whose a
+// lease is until it does.
+func TestUnnamedWhileEngineIsSilent(t *testing.T) {
+	t.Setenv("DOCKER_HOST", "unix:///nonexistent")
+	m := mac(t, "02:42:00:00:00:01")
+	p := newDeafPlugin(t, lease.Record{
+		ID: "l1", State: lease.Bound, Spec: lease.Spec{Parent: "up0", MAC: m}, Binding: granted("10.0.0.5/16"), Pool: &lease.Pool{ID: "p"},
+	})
+	p.open()
+	p.mover.unnamed[m.String()] = guest{"l1", m, time.Now().Add(-2 * nameFor)}
+	var wg sync.WaitGroup
+	p.mover.name(t.Context(), &wg)
+	wg.Wait()
+	if n := p.mover.open(); n != 1 {
+		t.Errorf("the engine is to be asked about %d leases, want 1", n)
 	}
 }
 

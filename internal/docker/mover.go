@@ -42,7 +42,7 @@ const (
 	scanMost   = 5 * time.Second
 	nameFirst  = 100 * time.Millisecond // before the engine is asked for the first time
 	nameMost   = 5 * time.Second
-	nameFor    = 10 * time.Minute // is how long it is asked
+	nameFor    = 10 * time.Minute // is how long it is asked, as long as it answers
 	comeWithin = 30 * time.Second // a container that has not come by then may never come
 )
 
@@ -319,6 +319,12 @@ func (m *mover) name(ctx context.Context, wg *sync.WaitGroup) {
 	found, err := owners(ctx, unnamed)
 	if err != nil {
 		m.p.Log.Debug("containers not listed", "error", err)
+		m.mu.Lock()
+		for mac, g := range m.unnamed {
+			g.since = time.Now()
+			m.unnamed[mac] = g
+		}
+		m.mu.Unlock()
 	}
 	for mac, o := range found {
 		g := unnamed[mac]
