@@ -190,9 +190,16 @@ func (d *driver) await(ctx context.Context, id, endpoint string, again <-chan st
 	}
 }
 
-// giveUp ends an endpoint whose link nobody has taken.
+// giveUp ends an endpoint whose link nobody has taken, unless it is followed
+// again: a Join goes first.
 func (d *driver) giveUp(endpoint, id string) {
 	defer d.endpoints.lock(endpoint)()
+	d.mu.Lock()
+	_, again := d.adopting[endpoint]
+	d.mu.Unlock()
+	if again {
+		return
+	}
 	if v, ok := d.Keeper.Endpoint(endpoint); ok && v.State != lease.Kept {
 		return
 	}

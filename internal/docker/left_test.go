@@ -66,6 +66,28 @@ func TestUnnamedWhileEngineIsSilent(t *testing.T) {
 	}
 }
 
+// TestJoinGoesFirst: a link is not given up that a Join has just told the engine
+// of, and is when none has.
+func TestJoinGoesFirst(t *testing.T) {
+	const id = "0123456789abcdef"
+	m := mac(t, "02:42:00:00:00:01")
+	p := newDeafPlugin(t, lease.Record{
+		ID: "l1", State: lease.Kept, Spec: lease.Spec{Parent: "up0", MAC: m}, Binding: granted("10.0.0.5/16"),
+		Pool: &lease.Pool{ID: poolOf("n"), Endpoint: id, Delay: time.Minute},
+	})
+	p.open()
+	p.driver.ctx = t.Context()
+	for _, joined := range []bool{true, false} {
+		if delete(p.driver.adopting, id); joined {
+			p.driver.adopting[id] = make(chan struct{}, 1)
+		}
+		p.driver.giveUp(id, "l1")
+		if _, ok := p.Keeper.Endpoint(id); ok != joined {
+			t.Errorf("joined %v: the endpoint has its lease: %v", joined, ok)
+		}
+	}
+}
+
 // TestInterruptedCalls: what a keeper left that was killed in the middle of calls
 // is neither answered as a lease nor does ending one end the others.
 func TestInterruptedCalls(t *testing.T) {
