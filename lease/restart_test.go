@@ -392,6 +392,12 @@ func TestTargetGone(t *testing.T) {
 			r.w.mu.Unlock()
 			r.k.Sweep()
 		}, nil, nil},
+		"path gone while it is looked at": {TargetNetNS, func(r *rig, rec Record) {
+			r.w.mu.Lock()
+			r.w.onFind = func() { r.w.spaces[rec.NS.Ino].path, r.w.onFind = false, nil }
+			r.w.mu.Unlock()
+			r.k.Observe(provision.Event{Kind: provision.Resync})
+		}, nil, nil},
 		"address taken off": {TargetNetNS, func(r *rig, rec Record) {
 			r.w.Unconfigure(rec.NS, rec.Child)
 			r.k.Observe(provision.Event{Kind: provision.Resync})

@@ -149,15 +149,17 @@ func (k *Keeper) inspect(e *entry) bool {
 	if unfinished {
 		err = k.host.DeleteChild(r.NS, child)
 	}
+	if errors.Is(err, provision.ErrGone) && !rebooted && !k.host.Alive(r.Target, r.NS) {
+		// It ended, or its path came to lead elsewhere, between the two looks.
+		k.update(e, func(*Record) { e.suspect, e.resumed, e.mtuWas = true, resumed, mtuWas })
+		return k.inspect(e)
+	}
 	if errors.Is(err, provision.ErrGone) || unfinished && err == nil {
 		p, perr := k.host.Parent(r.link())
 		withParent := rebooted || unfinished || e.missing || perr != nil || p.Index != r.ParentIndex
 		switch {
 		case r.Pool != nil && (rebooted || !withParent):
 			k.hold(e)
-			return false
-		case r.followed() && !k.host.Alive(r.Target, r.NS): // it ended between the two looks
-			k.wait(e)
 			return false
 		case !withParent:
 			k.teardown(e, "its interface "+r.Child.Name+" was deleted or moved to another namespace", true)

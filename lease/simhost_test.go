@@ -27,9 +27,10 @@ type world struct {
 	spaces    map[uint64]*space
 	hostHas   map[netip.Addr]string
 	resolv    map[provision.ResolvFile]string
-	applied   int // calls of Apply
-	repaired  int // things put back by Repair
-	looks     int // calls of FindChild
+	applied   int    // calls of Apply
+	repaired  int    // things put back by Repair
+	looks     int    // calls of FindChild
+	onFind    func() // called first by FindChild, with the lock
 	applyErr  error
 	createErr error // of CreateChild
 	udpErr    error // of Send on a UDP socket
@@ -328,6 +329,9 @@ func (w *world) CreateChild(ctx context.Context, ns provision.Namespace, spec pr
 func (w *world) FindChild(ns provision.Namespace, c provision.Child) (provision.Child, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.onFind != nil {
+		w.onFind()
+	}
 	w.looks++
 	k, err := w.kid(ns, c)
 	if errors.Is(err, provision.ErrGone) { // it may have another index by now

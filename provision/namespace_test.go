@@ -3,8 +3,10 @@
 package provision
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +17,70 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 )
+
+// init has a process that a test starts go into a namespace with its main thread
+// alone, until its standard input ends.
+func init() {
+	path := os.Getenv("PROVISION_TEST_VISIT")
+	if path == "" {
+		return
+	}
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		err = unix.Setns(fd, unix.CLONE_NEWNET)
+		unix.Close(fd)
+	}
+	fmt.Println(err)
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	os.Exit(0)
+}
+
+// A namespace that a process only visits is not found by its entry: it leads
+// elsewhere as soon as the visit is over.
+func TestFindNamespaceVisited(t *testing.T) {
+	name, remove := newNamed(t)
+	ns, err := Open("/run/netns/" + name)
+	must(t, err)
+	defer ns.Close()
+	id := ns.ID()
+	visitor := exec.Command("/proc/self/exe")
+	visitor.Env = append(os.Environ(), "PROVISION_TEST_VISIT="+id.Path)
+	in, err := visitor.StdinPipe()
+	must(t, err)
+	out, err := visitor.StdoutPipe()
+	must(t, err)
+	must(t, visitor.Start())
+	defer func() { in.Close(); _ = visitor.Wait() }()
+	if said, err := bufio.NewReader(out).ReadString('\n'); said != "<nil>\n" {
+		t.Fatalf("the visitor says %q: %v", said, err)
+	}
+	remove()
+	own := fmt.Sprintf("/proc/%d/ns/net", visitor.Process.Pid)
+	if n, ok := statNamespace(own); !ok || n.Dev != id.Dev || n.Ino != id.Ino {
+		t.Fatalf("%s leads to %+v, want %+v", own, n, id)
+	}
+	if n, err := FindNamespace(id.Dev, id.Ino); !errors.Is(err, ErrGone) {
+		t.Errorf("found at %s: %v", n.Path, err)
+	}
+	all, err := AllNamespaces()
+	must(t, err)
+	for _, n := range all {
+		if n.Dev == id.Dev && n.Ino == id.Ino {
+			t.Errorf("listed at %s", n.Path)
+		}
+	}
+	// A process that is in it, with all its threads, leads there.
+	sleep := exec.Command("nsenter", "--net="+own, "sleep", "1000")
+	must(t, sleep.Start())
+	defer func() { _ = sleep.Process.Kill(); _ = sleep.Wait() }()
+	var found Namespace
+	for err = ErrGone; errors.Is(err, ErrGone); {
+		found, err = FindNamespace(id.Dev, id.Ino)
+	}
+	if want := fmt.Sprintf("/proc/%d/ns/net", sleep.Process.Pid); err != nil || found.Path != want {
+		t.Errorf("found at %s: %v, want %s", found.Path, err, want)
+	}
+}
 
 func TestOpenRefuses(t *testing.T) {
 	plain := filepath.Join(t.TempDir(), "file")

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,7 +20,7 @@ var namespaceDirs = []string{"/run/netns", "/run/docker/netns"}
 func FindNamespace(dev, ino uint64) (Namespace, error) {
 	var found Namespace
 	eachNamespace(func(n Namespace) bool {
-		if n.Dev == dev && n.Ino == ino {
+		if n.Dev == dev && n.Ino == ino && !visits(n) {
 			found = n
 		}
 		return found.Path == ""
@@ -41,7 +42,7 @@ func AllNamespaces() ([]Namespace, error) {
 	seen := map[key]bool{{own.id.Dev, own.id.Ino}: true}
 	var all []Namespace
 	eachNamespace(func(n Namespace) bool {
-		if k := (key{n.Dev, n.Ino}); !seen[k] {
+		if k := (key{n.Dev, n.Ino}); !seen[k] && !visits(n) {
 			seen[k] = true
 			all = append(all, n)
 		}
@@ -76,7 +77,8 @@ func (k *Kernel) NamespaceOf(nsid int) (Namespace, error) {
 }
 
 // eachNamespace calls yield with every path that leads to a namespace until
-// yield returns false. What vanishes meanwhile is passed over.
+// yield returns false, but this process's own. What vanishes meanwhile is passed
+// over.
 func eachNamespace(yield func(Namespace) bool) {
 	for _, dir := range namespaceDirs {
 		for _, name := range readNames(dir) {
@@ -85,7 +87,6 @@ func eachNamespace(yield func(Namespace) bool) {
 			}
 		}
 	}
-	// This process's entry follows its main thread, which may be visiting.
 	self := strconv.Itoa(os.Getpid())
 	for _, name := range readNames("/proc") {
 		if name[0] < '0' || name[0] > '9' || name == self {
@@ -95,6 +96,28 @@ func eachNamespace(yield func(Namespace) bool) {
 			return
 		}
 	}
+}
+
+// visits tells whether a process's entry leads to a namespace that only its main
+// thread is in, for as long as a visit takes: engines go into the namespaces of
+// containers this way (setns(2) moves one thread).
+func visits(n Namespace) bool {
+	process, ok := strings.CutSuffix(n.Path, "/ns/net")
+	if !ok {
+		return false
+	}
+	main, elsewhere := filepath.Base(process), false
+	for _, thread := range readNames(process + "/task") {
+		if thread == main {
+			continue
+		}
+		t, ok := statNamespace(process + "/task/" + thread + "/ns/net")
+		if ok && t.Dev == n.Dev && t.Ino == n.Ino {
+			return false
+		}
+		elsewhere = elsewhere || ok
+	}
+	return elsewhere
 }
 
 func readNames(dir string) []string {
