@@ -29,39 +29,49 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return report(ctx, stderr, err)
 }
 
-// commands make the commands, in the order of the help.
-var commands = []func() *cli.Command{
-	serveCommand, attachCommand, detachCommand, leasesCommand, renewCommand, releaseCommand, hostLinkCommand,
-	probeCommand, doctorCommand, eventsCommand, statusCommand, versionCommand, completionCommand, completeCommand,
+// commands make the commands by their names, in the order of the help.
+var commands = []struct {
+	name    string
+	command func() *cli.Command
+}{
+	{"serve", serveCommand},
+	{"attach", attachCommand},
+	{"detach", detachCommand},
+	{"leases", leasesCommand},
+	{"renew", renewCommand},
+	{"release", releaseCommand},
+	{"host-link", hostLinkCommand},
+	{"probe", probeCommand},
+	{"doctor", doctorCommand},
+	{"events", eventsCommand},
+	{"status", statusCommand},
+	{"version", versionCommand},
+	{"completion", completionCommand},
+	{completeName, completeCommand},
 }
 
 func newApp(stdout, stderr io.Writer) *cli.App {
 	all := make([]*cli.Command, 0, len(commands))
-	for _, command := range commands {
-		all = append(all, command())
+	for _, c := range commands {
+		all = append(all, c.command())
 	}
 	return appOf(all, stdout, stderr)
 }
 
 // appFor is newApp with nothing but the command that args begin with, where they
 // do: making all of them is a good part of what a command takes by itself.
+// Completion is of all commands.
 func appFor(args []string, stdout, stderr io.Writer) *cli.App {
 	words := args[min(len(args), 1):]
 	for len(words) > 1 && strings.TrimLeft(words[0], "-") == "socket" && words[0] != "socket" {
 		words = words[2:]
 	}
-	if len(words) > 0 {
-		if command, ok := frequent[words[0]]; ok {
-			return appOf([]*cli.Command{command()}, stdout, stderr)
+	for _, c := range commands {
+		if len(words) > 0 && words[0] == c.name && c.name != completeName {
+			return appOf([]*cli.Command{c.command()}, stdout, stderr)
 		}
 	}
 	return newApp(stdout, stderr)
-}
-
-// frequent are the commands that are made alone.
-var frequent = map[string]func() *cli.Command{
-	"serve": serveCommand, "attach": attachCommand, "detach": detachCommand, "leases": leasesCommand,
-	"renew": renewCommand, "release": releaseCommand, "status": statusCommand,
 }
 
 func appOf(only []*cli.Command, stdout, stderr io.Writer) *cli.App {

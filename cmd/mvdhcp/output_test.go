@@ -139,6 +139,30 @@ func TestEveryHelpShowsAnExample(t *testing.T) {
 	}
 }
 
+// A command line that begins with a command makes that one alone, by its name in
+// the list; completion needs all.
+func TestCommandsAreMadeByName(t *testing.T) {
+	for _, c := range commands {
+		if made := c.command(); made.Name != c.name {
+			t.Errorf("%s makes the command %s", c.name, made.Name)
+		}
+		for _, args := range [][]string{{"mvdhcp", c.name}, {"mvdhcp", "--socket", "s", c.name}} {
+			want := 1
+			if c.name == completeName {
+				want = len(commands)
+			}
+			if app := appFor(args, nil, nil); len(app.Commands) != want || app.Command(c.name) == nil {
+				t.Errorf("%v: %d commands made, want %d", args, len(app.Commands), want)
+			}
+		}
+	}
+	for _, args := range [][]string{nil, {"mvdhcp"}, {"mvdhcp", "help"}, {"mvdhcp", "--json", "leases"}, {"mvdhcp", "nonsense"}} {
+		if app := appFor(args, nil, nil); len(app.Commands) != len(commands) {
+			t.Errorf("%v: %d commands made, want all", args, len(app.Commands))
+		}
+	}
+}
+
 func TestVersion(t *testing.T) {
 	if r := mvdhcp(t.Context(), "version"); r.status != 0 || !strings.Contains(r.stdout, "linux/") || strings.Count(r.stdout, "\n") != 1 {
 		t.Errorf("%+v", r)
