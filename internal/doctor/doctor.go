@@ -90,4 +90,12 @@ func (x *examination) ok(check, format string, args ...any) {
 	x.add(Finding{Check: check, Level: OK, What: fmt.Sprintf(format, args...)})
 }
 
+// plural writes n things, one of them in the singular.
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
 func (x *examination) add(f Finding) { x.report.Findings = append(x.report.Findings, f) }

@@ -66,9 +66,11 @@ func TestHealthy(t *testing.T) {
 		t.Errorf("left behind: leases %v, links %v", leases, h.Links())
 	}
 	k := l.Keeper(h)
-	for _, name := range []string{"a", "b"} {
-		k.MustRun("attach", l.Container(name).Target(), "--parent", lab.Uplink)
+	k.MustRun("attach", l.Container("a").Target(), "--parent", lab.Uplink)
+	if f := examine(t, h, 0, "--socket", k.Socket)["keeper"]; f.Level != doctor.OK || !strings.HasSuffix(f.What, ", 1 lease") {
+		t.Errorf("with one lease: %+v", f)
 	}
+	k.MustRun("attach", l.Container("b").Target(), "--parent", lab.Uplink)
 	want(t, examine(t, h, 0), "children", doctor.OK, "2 children")
 }
 

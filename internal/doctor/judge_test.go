@@ -4,6 +4,7 @@ package doctor
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,6 +23,15 @@ func TestCrowding(t *testing.T) {
 		f := crowding("eth0", c.n, c.queue, c.backlog)
 		if f.Level != c.want || (f.Level != OK) != (f.Why != "" && f.Fix != "") {
 			t.Errorf("%d children, queue %d, backlog %d: %+v, want %s", c.n, c.queue, c.backlog, f, c.want)
+		}
+	}
+}
+
+// TestPlural: one of a thing is no things.
+func TestPlural(t *testing.T) {
+	for n, want := range map[int]string{0: "0 children", 1: "1 child", 2: "2 children"} {
+		if f := crowding("eth0", n, 1000, 1000); !strings.HasPrefix(f.What, want+" on eth0,") {
+			t.Errorf("%d: %s, want %s", n, f.What, want)
 		}
 	}
 }

@@ -70,7 +70,7 @@ func kindOf(link netlink.Link) string {
 // promiscuous mode by its driver, which shows in its flags, not in its count.
 func (x *examination) promiscuity(link netlink.Link) {
 	if n := link.Attrs().Promisc; n > 0 {
-		x.add(Finding{"promiscuity", Note, fmt.Sprintf("%s is in promiscuous mode (asked for %d times)", link.Attrs().Name, n),
+		x.add(Finding{"promiscuity", Note, fmt.Sprintf("%s is in promiscuous mode (asked for %s)", link.Attrs().Name, plural(n, "time", "times")),
 			"each frame on the wire reaches the host; children work with or without it", "ip -d link show " + link.Attrs().Name})
 		return
 	}
@@ -95,7 +95,7 @@ func (x *examination) children(p provision.Parent) {
 
 // crowding compares the number of a parent's children with what the queues hold.
 func crowding(parent string, n, queue, backlog int) Finding {
-	f := Finding{Check: "children", Level: OK, What: fmt.Sprintf("%d children on %s, room for broadcasts: bc_queue_len %d, netdev_max_backlog %d", n, parent, queue, backlog)}
+	f := Finding{Check: "children", Level: OK, What: fmt.Sprintf("%s on %s, room for broadcasts: bc_queue_len %d, netdev_max_backlog %d", plural(n, "child", "children"), parent, queue, backlog)}
 	raise := fmt.Sprintf("sysctl -w net.core.netdev_max_backlog=%d", 4*n)
 	switch {
 	case n >= backlog:

@@ -80,7 +80,7 @@ func (x *examination) keeper(ctx context.Context) {
 		for _, n := range st.Leases {
 			leases += n
 		}
-		x.ok(check, "version %s, pid %d, %d leases", st.Version, st.PID, leases)
+		x.ok(check, "version %s, pid %d, %s", st.Version, st.PID, plural(leases, "lease", "leases"))
 	}
 	if release := kernelRelease(); release != "" {
 		x.ok("kernel", "Linux %s", release)
