@@ -51,11 +51,7 @@ func (s *service) Probe(ctx context.Context, req api.ProbeRequest, progress func
 		return res, err
 	}
 	if len(offers) == 0 {
-		why := ""
-		if !parent.Carrier {
-			why = " (it has no carrier)"
-		}
-		return res, &api.Error{Code: api.CodeNoAnswer, Message: fmt.Sprintf("no DHCP server answered on %s within %v%s; check the VLAN and the server", req.Parent, window+patience, why)}
+		return res, s.nobodyAnswered(req.Parent, parent, window+patience)
 	}
 	res.Parent = req.Parent
 	for _, o := range offers {
@@ -116,13 +112,22 @@ func (s *service) discover(ctx context.Context, p docker.Pool) (subnet netip.Pre
 	case err != nil:
 		return subnet, router, fmt.Errorf("no answer of a DHCP server on %s: %w", p.Parent, err)
 	case len(offers) == 0:
-		why := ""
-		if now, perr := s.kernel.Parent(parent.Name); perr == nil && !now.Carrier {
-			why = " (it has no carrier)"
-		}
-		return subnet, router, fmt.Errorf("no DHCP server answered on %s within %v%s: check the VLAN and the server with `mvdhcp probe --parent %s`", p.Parent, p.Timeout, why, p.Parent)
+		return subnet, router, s.nobodyAnswered(p.Parent, parent, p.Timeout)
 	}
 	return offers[0].Address.Masked(), offers[0].Router, nil
+}
+
+// nobodyAnswered is the error of a question on the parent called name that got no
+// offer within waited. The parent is as it was when the question was asked.
+func (s *service) nobodyAnswered(name string, parent provision.Parent, waited time.Duration) error {
+	if now, err := s.kernel.Parent(parent.Name); err == nil {
+		parent = now
+	}
+	why := ""
+	if !parent.Carrier {
+		why = " (it has no carrier)"
+	}
+	return &api.Error{Code: api.CodeNoAnswer, Message: fmt.Sprintf("no DHCP server answered on %s within %v%s; check the VLAN and the server with `mvdhcp doctor --parent %s`", name, waited, why, name)}
 }
 
 // checkOptions holds options of the engine's networks to what attach takes.
