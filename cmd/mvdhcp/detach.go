@@ -69,7 +69,7 @@ func printEnded(c *cli.Context, ls []api.Lease, kept bool) error {
 		case l.ExpiresAt.IsZero():
 			line += " detached, lease kept"
 		default:
-			line += " detached, lease kept for " + span(time.Until(l.ExpiresAt))
+			line += " detached, lease kept for " + span(time.Until(l.ExpiresAt.Time))
 		}
 		if _, err := fmt.Fprintln(c.App.Writer, line); err != nil {
 			return err

@@ -47,12 +47,13 @@ func someLeases(now time.Time) []api.Lease {
 		ID: "0a1b2c3d4e5f", Identity: "web", State: "bound", Target: "docker:web", NetNS: "/proc/812/ns/net", Ifname: "eth0", Parent: "ens192.100", Mode: "bridge",
 		MAC: "02:11:22:33:44:55", ClientID: "01021122334455", Hostname: "web", Address: "10.0.0.57/24", Gateway: "10.0.0.1",
 		Routes: []api.Route{{Dst: "10.9.0.0/16", Via: "10.0.0.9"}}, DNS: []string{"10.0.0.53"}, Domain: "lan", MTU: 1500, Server: "10.0.0.1", LeaseSeconds: 43200,
-		BoundAt: now, RenewAt: now.Add(6*time.Hour + slack), RebindAt: now.Add(10*time.Hour + slack), ExpiresAt: now.Add(12*time.Hour + slack), Renewals: 3, ParentState: "up",
+		BoundAt: api.Time{Time: now}, RenewAt: api.Time{Time: now.Add(6*time.Hour + slack)}, RebindAt: api.Time{Time: now.Add(10*time.Hour + slack)},
+		ExpiresAt: api.Time{Time: now.Add(12*time.Hour + slack)}, Renewals: 3, ParentState: "up",
 	}
 	forever := bound
 	forever.ID, forever.Identity, forever.Target, forever.Ifname = "1", "db", "netns:db", "eth1"
 	forever.LeaseSeconds, forever.ParentState = math.MaxUint32, "down"
-	forever.RenewAt, forever.RebindAt, forever.ExpiresAt = time.Time{}, time.Time{}, time.Time{}
+	forever.RenewAt, forever.RebindAt, forever.ExpiresAt = api.Time{}, api.Time{}, api.Time{}
 	seeking := api.Lease{ID: "2", Identity: "a name", State: "selecting", Target: "pid:77", Ifname: "eth0", Parent: "eth1", MAC: "02:00:00:00:00:01", LastError: "no DHCP server answered\x1b[2J", ParentState: "missing"}
 	ended := bound
 	ended.ID, ended.Identity, ended.State, ended.EndedAt, ended.EndReason = "3", "old", "ended", now.Add(-2*time.Hour-10*time.Minute-slack), "detached"
@@ -208,7 +209,7 @@ func TestSpan(t *testing.T) {
 
 func TestDescribeARenewalThatIsDue(t *testing.T) {
 	now := time.Now()
-	l := api.Lease{Identity: "a", Ifname: "eth0", Address: "10.0.0.5/24", Server: "10.0.0.1", LeaseSeconds: 120, RenewAt: now.Add(-time.Second), LastError: "no\nanswer"}
+	l := api.Lease{Identity: "a", Ifname: "eth0", Address: "10.0.0.5/24", Server: "10.0.0.1", LeaseSeconds: 120, RenewAt: api.Time{Time: now.Add(-time.Second)}, LastError: "no\nanswer"}
 	if got, want := describe(l, now), "a: eth0 10.0.0.5/24, lease 2m from 10.0.0.1, renewal due (last error: no answer)"; got != want {
 		t.Errorf("got %q", got)
 	}

@@ -128,7 +128,7 @@ func TestWatchPrintsChanges(t *testing.T) {
 	}
 	renewing, same := all[1], all[0]
 	renewing.State = "renewing"
-	same.ExpiresAt, same.RenewAt = same.ExpiresAt.Add(3), same.RenewAt.Add(-3) // read from another clock
+	same.ExpiresAt.Time, same.RenewAt.Time = same.ExpiresAt.Add(3), same.RenewAt.Add(-3) // read from another clock
 	k.set([]api.Lease{same, renewing}, api.Event{})
 	if got := next(); !strings.HasPrefix(got, "db ") || !strings.Contains(got, "renewing") {
 		t.Errorf("a changed lease: %q", got)

@@ -211,8 +211,8 @@ func changes(old, ls []api.Lease) []api.Lease {
 // sameLease compares all but the last second of the times: the keeper has them by
 // another clock, and each answer has them a little different.
 func sameLease(a, b api.Lease) bool {
-	for _, t := range [][2]*time.Time{{&a.BoundAt, &b.BoundAt}, {&a.RenewAt, &b.RenewAt}, {&a.RebindAt, &b.RebindAt}, {&a.ExpiresAt, &b.ExpiresAt}} {
-		if t[0].IsZero() == t[1].IsZero() && t[0].Sub(*t[1]).Abs() < time.Second {
+	for _, t := range [][2]*api.Time{{&a.BoundAt, &b.BoundAt}, {&a.RenewAt, &b.RenewAt}, {&a.RebindAt, &b.RebindAt}, {&a.ExpiresAt, &b.ExpiresAt}} {
+		if t[0].IsZero() == t[1].IsZero() && t[0].Sub(t[1].Time).Abs() < time.Second {
 			*t[0] = *t[1]
 		}
 	}

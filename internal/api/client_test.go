@@ -20,7 +20,7 @@ import (
 
 func TestCallsArriveWhole(t *testing.T) {
 	at := time.Date(2026, 3, 1, 12, 0, 0, 5, time.UTC)
-	lease := Lease{ID: "7f", Identity: "web", State: "bound", Address: "10.0.0.5/24", Routes: []Route{{"10.1.0.0/16", "10.0.0.9"}}, DNS: []string{"10.0.0.53"}, LeaseSeconds: 4294967295, BoundAt: at}
+	lease := Lease{ID: "7f", Identity: "web", State: "bound", Address: "10.0.0.5/24", Routes: []Route{{"10.1.0.0/16", "10.0.0.9"}}, DNS: []string{"10.0.0.53"}, LeaseSeconds: 4294967295, BoundAt: Time{at}}
 	attach := AttachRequest{Target: "netns:a", Parent: "up0.7", Ifname: "eth1", Mode: "vepa", Identity: "web", MAC: "02:00:00:00:00:01", ClientID: "0x0102", NoHostname: true, RequestIP: "10.0.0.5", VendorClass: "v", UserClass: "u", Metric: 3, Routes: "none", DNS: true, MTU: 1400, ConflictCheck: "off", AllowServers: []string{"10.0.0.1"}, DenyServers: []string{"10.0.0.2"}, Timeout: 4 * time.Second, DockerHost: "unix:///d"}
 	detach := DetachRequest{Target: "pid:1", Ifname: "eth1", KeepLease: true, DockerHost: "x"}
 	probe := ProbeRequest{Parent: "up0", Window: time.Second, VendorClass: "v", ClientID: "duid", MAC: "02:00:00:00:00:01"}
@@ -295,7 +295,9 @@ func TestEventsEndWithTheirContext(t *testing.T) {
 }
 
 func TestEmptyListsAreNoNulls(t *testing.T) {
-	for _, v := range []any{Lease{}, &Lease{}, []Lease{{}}, ProbeResult{Offers: []ProbeOffer{{}}}, ProbeResult{}, Status{Leases: map[string]int{}, Events: map[string]int64{}}} {
+	at := Time{time.Now()} // a time that there is none of is null
+	l := Lease{BoundAt: at, RenewAt: at, RebindAt: at, ExpiresAt: at}
+	for _, v := range []any{l, &l, []Lease{l}, ProbeResult{Offers: []ProbeOffer{{}}}, ProbeResult{}, Status{Leases: map[string]int{}, Events: map[string]int64{}}} {
 		b, err := json.Marshal(v)
 		if err != nil {
 			t.Fatal(err)

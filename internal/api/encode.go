@@ -12,6 +12,14 @@ func (l Lease) MarshalJSON() ([]byte, error) {
 	return json.Marshal(plain(l))
 }
 
+// MarshalJSON writes RFC 3339, and null for the zero time.
+func (t Time) MarshalJSON() ([]byte, error) {
+	if t.IsZero() {
+		return []byte("null"), nil
+	}
+	return t.Time.MarshalJSON()
+}
+
 // MarshalJSON is as for Lease.
 func (o ProbeOffer) MarshalJSON() ([]byte, error) {
 	type plain ProbeOffer

@@ -9,34 +9,36 @@ import (
 
 // Lease is the JSON contract of attach, leases, renew and release.
 type Lease struct {
-	ID           string    `json:"id"`
-	Identity     string    `json:"identity"`
-	State        string    `json:"state"` // RFC 2131's name in lower case, or "ended"
-	Target       string    `json:"target"`
-	Network      string    `json:"network,omitempty"` // the engine's, of a lease of its IPAM plugin
-	NetNS        string    `json:"netns"`
-	Ifname       string    `json:"ifname"`
-	Parent       string    `json:"parent"`
-	Mode         string    `json:"mode"`
-	MAC          string    `json:"mac"`
-	ClientID     string    `json:"client_id"` // hex, type byte first
-	Hostname     string    `json:"hostname"`
-	Address      string    `json:"address"` // "10.0.0.5/24", "" while there is none
-	Gateway      string    `json:"gateway"`
-	Routes       []Route   `json:"routes"`
-	DNS          []string  `json:"dns"`
-	Domain       string    `json:"domain"`
-	Search       []string  `json:"search"`
-	NTP          []string  `json:"ntp"`
-	MTU          int       `json:"mtu"`
-	Server       string    `json:"server"`
-	LeaseSeconds int64     `json:"lease_seconds"` // 4294967295: infinite
-	BoundAt      time.Time `json:"bound_at,omitzero"`
-	RenewAt      time.Time `json:"renew_at,omitzero"`
-	RebindAt     time.Time `json:"rebind_at,omitzero"`
-	ExpiresAt    time.Time `json:"expires_at,omitzero"`
-	Renewals     int       `json:"renewals"`
-	LastError    string    `json:"last_error"`
+	ID           string   `json:"id"`
+	Identity     string   `json:"identity"`
+	State        string   `json:"state"` // RFC 2131's name in lower case, or "ended"
+	Target       string   `json:"target"`
+	Network      string   `json:"network,omitempty"` // the engine's, of a lease of its IPAM plugin
+	NetNS        string   `json:"netns"`
+	Ifname       string   `json:"ifname"`
+	Parent       string   `json:"parent"`
+	Mode         string   `json:"mode"`
+	MAC          string   `json:"mac"`
+	ClientID     string   `json:"client_id"` // hex, type byte first
+	Hostname     string   `json:"hostname"`
+	Address      string   `json:"address"` // "10.0.0.5/24", "" while there is none
+	Gateway      string   `json:"gateway"`
+	Routes       []Route  `json:"routes"`
+	DNS          []string `json:"dns"`
+	Domain       string   `json:"domain"`
+	Search       []string `json:"search"`
+	NTP          []string `json:"ntp"`
+	MTU          int      `json:"mtu"`
+	Server       string   `json:"server"`
+	LeaseSeconds int64    `json:"lease_seconds"` // 4294967295: infinite
+	// The times are null while there is no address; a lease for ever has only the
+	// first of them.
+	BoundAt   Time   `json:"bound_at"`
+	RenewAt   Time   `json:"renew_at"`
+	RebindAt  Time   `json:"rebind_at"`
+	ExpiresAt Time   `json:"expires_at"`
+	Renewals  int    `json:"renewals"`
+	LastError string `json:"last_error"`
 	// Waiting is set on a kept lease whose container has stopped: it is attached
 	// again when the container starts.
 	Waiting bool `json:"waiting,omitempty"`
@@ -46,6 +48,9 @@ type Lease struct {
 	// ParentState is "up", "down" or "missing".
 	ParentState string `json:"parent_state,omitempty"`
 }
+
+// Time is a time.Time that is null in JSON where it is zero.
+type Time struct{ time.Time }
 
 // Route is one route of a lease; an empty Via is a destination on the link.
 type Route struct {

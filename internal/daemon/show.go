@@ -60,9 +60,9 @@ func leaseOf(v lease.View) api.Lease {
 	}
 	l.DNS, l.NTP = texts(b.DNS), texts(b.NTP)
 	l.LeaseSeconds = int64(b.Lease / time.Second)
-	l.BoundAt = v.BoundAt.Wall.UTC()
+	l.BoundAt = api.Time{Time: v.BoundAt.Wall.UTC()}
 	if l.LeaseSeconds != 0xffffffff {
-		l.RenewAt, l.RebindAt, l.ExpiresAt = v.RenewAt, v.RebindAt, v.ExpiresAt
+		l.RenewAt, l.RebindAt, l.ExpiresAt = api.Time{Time: v.RenewAt}, api.Time{Time: v.RebindAt}, api.Time{Time: v.ExpiresAt}
 	}
 	return l
 }
