@@ -228,6 +228,16 @@ func TestKeeperThatCannotBeReached(t *testing.T) {
 	}
 	l.SetUnlinkOnClose(false)
 	l.Close()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errors.New("interrupted"))
+	if _, err := NewClient(stale).Status(ctx); err == nil || !strings.HasSuffix(err.Error(), "gave up reaching the keeper at "+stale+": interrupted") {
+		t.Errorf("called off: %v", err)
+	}
+	long := filepath.Join(dir, strings.Repeat("x", maxSocketPath))
+	_, err = NewClient(long).Status(t.Context())
+	if e := new(Error); !errors.As(err, &e) || e.Code != CodeDown || NotRunning(err) || !strings.Contains(e.Message, "a socket's can have 107") {
+		t.Errorf("a path that is too long: %v", err)
+	}
 	for _, path := range []string{filepath.Join(dir, "none.sock"), filepath.Join(dir, "no", "folder.sock"), stale} {
 		_, err := NewClient(path).Status(t.Context())
 		e := new(Error)

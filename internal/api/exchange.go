@@ -99,9 +99,9 @@ func (a *answer) broken(err error) error {
 	var kind *json.UnmarshalTypeError
 	switch {
 	case a.ctx.Err() != nil && a.what.grace > 0:
-		return fmt.Errorf("the keeper at %s was told to stop but has not said that it did: see mvdhcp leases: %w", a.c.socket, a.ctx.Err())
+		return fmt.Errorf("the keeper at %s was told to stop but has not said that it did: see mvdhcp leases: %w", a.c.socket, context.Cause(a.ctx))
 	case a.ctx.Err() != nil:
-		return fmt.Errorf("gave up waiting for the keeper at %s: %w", a.c.socket, a.ctx.Err())
+		return fmt.Errorf("gave up waiting for the keeper at %s: %w", a.c.socket, context.Cause(a.ctx))
 	case errors.As(err, &syntax), errors.As(err, &kind):
 		return a.c.garbled(a.what.path)
 	}
@@ -142,13 +142,17 @@ func (c *Client) dial(ctx context.Context) (*net.UnixConn, error) {
 		return conn.(*net.UnixConn), nil
 	}
 	if ctx.Err() != nil {
-		return nil, fmt.Errorf("gave up reaching the keeper at %s: %w", c.socket, ctx.Err())
+		return nil, fmt.Errorf("gave up reaching the keeper at %s: %w", c.socket, context.Cause(ctx))
 	}
 	e := &dialError{cause: err, absent: errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED)}
 	why := err
 	var op *net.OpError
 	if errors.As(err, &op) {
 		why = op.Err
+	}
+	if len(c.socket) > maxSocketPath {
+		e.shown = &Error{CodeDown, fmt.Sprintf("keeper not reachable at %s: %s", c.socket, longPath(c.socket))}
+		return nil, e
 	}
 	if errors.Is(err, fs.ErrPermission) {
 		e.shown = &Error{CodeFailed, fmt.Sprintf("no permission to talk to the keeper at %s: run this as root (sudo mvdhcp …)", c.socket)}

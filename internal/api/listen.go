@@ -31,7 +31,7 @@ const maxSocketPath = 107
 // one path at once, one gets it. Closing the listener removes what Listen made.
 func Listen(path string) (net.Listener, error) {
 	if len(path) > maxSocketPath {
-		return nil, fmt.Errorf("failed to listen on %s: the path is %d bytes long, a socket's can have %d: choose a shorter one", path, len(path), maxSocketPath)
+		return nil, fmt.Errorf("failed to listen on %s: %s", path, longPath(path))
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("failed to make the socket's folder: %w", err)
@@ -44,6 +44,10 @@ func Listen(path string) (net.Listener, error) {
 		return nil, fmt.Errorf("failed to listen on %s: %w", path, err)
 	}
 	return l, nil
+}
+
+func longPath(path string) string {
+	return fmt.Sprintf("the path is %d bytes long, a socket's can have %d: choose a shorter one", len(path), maxSocketPath)
 }
 
 // Inherit makes the keeper's socket of one that another process listens on too,
