@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"path/filepath"
 	"strings"
@@ -186,6 +187,14 @@ func TestProbeWithoutAnswerStillPrintsJSON(t *testing.T) {
 	r := mvdhcp(t.Context(), on(serveKeeper(t, k), "probe", "--parent", "up0", "--json")...)
 	if r.status != 3 || !strings.Contains(r.stdout, `"offers": []`) {
 		t.Errorf("%+v", r)
+	}
+	k.probe = func(context.Context, api.ProbeRequest) (api.ProbeResult, error) {
+		return api.ProbeResult{}, &api.Error{Code: api.CodeNoAnswer, Message: "nobody"}
+	}
+	r = mvdhcp(t.Context(), on(serveKeeper(t, k), "probe", "--parent", "up0", "--json")...)
+	var res api.ProbeResult
+	if err := json.Unmarshal([]byte(r.stdout), &res); err != nil || res.Parent != "up0" || r.status != 3 || r.stderr != "mvdhcp: nobody\n" {
+		t.Errorf("%+v: %v", r, err)
 	}
 }
 

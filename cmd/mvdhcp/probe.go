@@ -4,6 +4,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -59,6 +60,10 @@ func probe(c *cli.Context) error {
 	defer show.end()
 	res, err := client(c).Probe(c.Context, req, show.say)
 	show.end()
+	var coded *api.Error
+	if errors.As(err, &coded) && coded.Code == api.CodeNoAnswer && c.Bool("json") {
+		return errors.Join(printJSON(c.App.Writer, api.ProbeResult{Parent: req.Parent}), err)
+	}
 	if err != nil {
 		return err
 	}
