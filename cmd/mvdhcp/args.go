@@ -135,6 +135,8 @@ func badFlag(c *cli.Context, err error, _ bool) error {
 			return usage("%s: %s: give a time with its unit, such as 30s", c.Command.Name, before)
 		case *cli.IntFlag:
 			return usage("%s: %s: give a whole number", c.Command.Name, before)
+		case *cli.BoolFlag:
+			return usage("%s: %s: give true or false, or no value", c.Command.Name, before)
 		}
 	}
 	return usage("%s: %s: see mvdhcp %s --help", c.Command.Name, said, c.Command.Name)

@@ -36,6 +36,7 @@ func TestBadInput(t *testing.T) {
 		{[]string{"leases", "-x"}, "unknown flag --x"},
 		{[]string{"leases", "--parent", "up0"}, "unknown flag --parent"},
 		{[]string{"leases", "--json=maybe"}, "--json"},
+		{[]string{"leases", "--json=maybe"}, "give true or false, or no value"},
 		{[]string{"leases", "a", "b"}, `unexpected argument "b"`},
 		{[]string{"leases", ""}, "empty"},
 		{[]string{"leases", "a\x1bb"}, "printed"},
