@@ -35,6 +35,12 @@ type pty struct {
 // its stderr, and its stdout unless that is set.
 func onTerminal(t *testing.T, cmd *exec.Cmd) *pty {
 	t.Helper()
+	return onTerminalOf(t, cmd, 8)
+}
+
+// onTerminalOf is onTerminal on one of so many rows.
+func onTerminalOf(t *testing.T, cmd *exec.Cmd, rows uint16) *pty {
+	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
 		t.Fatalf("no pseudo terminals here: %v", err)
@@ -53,7 +59,7 @@ func onTerminal(t *testing.T, cmd *exec.Cmd) *pty {
 		t.Fatal(err)
 	}
 	defer slave.Close()
-	if err := unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 8, Col: 60}); err != nil {
+	if err := unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: 60}); err != nil {
 		t.Fatal(err)
 	}
 	cmd.Stdin, cmd.Stderr = slave, slave
@@ -277,11 +283,37 @@ func TestWatchOnATerminal(t *testing.T) {
 	if !strings.HasPrefix(all, "\x1b[?1049h") || !strings.HasSuffix(all, "\x1b[?1049l") {
 		t.Errorf("the screen is not given back: %q", all)
 	}
+	framesFit(t, all, 8)
+}
+
+// A terminal too low for a table shows what it has room for.
+func TestWatchOnALowTerminal(t *testing.T) {
+	for rows, want := range map[uint16]string{1: "3 leases at ", 2: "and 3 more", 3: "and 3 more"} {
+		k := &keeperOf{leases: someLeases(time.Now())[:3]}
+		cmd := program(t, nil, on(serveKeeper(t, k), "leases", "--watch")...)
+		p := onTerminalOf(t, cmd, rows)
+		p.await("3 leases at ")
+		p.ctrlC()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("%v", err)
+		}
+		<-p.eof
+		framesFit(t, p.String(), int(rows))
+		if !strings.Contains(p.String(), want) {
+			t.Errorf("%d rows: no %q in %q", rows, want, p)
+		}
+	}
+}
+
+// framesFit checks that what was drawn has no more lines and columns than a
+// terminal of 60 columns.
+func framesFit(t *testing.T, all string, rows int) {
+	t.Helper()
 	escapes := regexp.MustCompile("\x1b\\[[?0-9]*[A-Za-z]")
 	for frame := range strings.SplitSeq(all, "\x1b[H") {
 		lines := strings.Split(frame, "\r\n")
-		if len(lines) > 8 {
-			t.Errorf("%d lines on a terminal of 8: %q", len(lines), lines)
+		if len(lines) > rows {
+			t.Errorf("%d lines on a terminal of %d: %q", len(lines), rows, lines)
 		}
 		for _, l := range lines {
 			if l = escapes.ReplaceAllString(strings.ReplaceAll(l, "^C", ""), ""); len(l) > 59 {

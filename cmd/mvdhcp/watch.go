@@ -225,7 +225,7 @@ func (w *watcher) redraw() error {
 		return nil
 	}
 	width, height, err := term.GetSize(int(w.tty.Fd()))
-	if err != nil || width < 1 || height < 4 {
+	if err != nil || width < 1 || height < 1 {
 		width, height = 80, 24
 	}
 	now := time.Now()
@@ -243,8 +243,11 @@ func (w *watcher) redraw() error {
 	}
 	lines := []string{head}
 	for i, r := range rows {
+		if len(lines) == height {
+			break
+		}
 		if len(lines) == height-1 && i < len(rows)-1 {
-			lines = append(lines, fmt.Sprintf("and %d more", len(rows)-i))
+			lines = append(lines, fmt.Sprintf("and %d more", min(len(rows)-i, len(w.ls))))
 			break
 		}
 		lines = append(lines, w.table.line(r))
