@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"mvdhcp/internal/api"
 )
 
@@ -52,6 +54,8 @@ func startKeeper(ctx context.Context, cl *api.Client, socket string, say func(st
 	if err != nil {
 		if line := lastLine(log, begin); line != "" {
 			err = fmt.Errorf("%w: %s", err, line)
+		} else if full(log) {
+			err = fmt.Errorf("%w: state directory %s is full: free some space there, or name another one in MVDHCP_STATE_DIR", err, stateDir)
 		}
 		return "", notStarted(fmt.Sprintf("%v (log %s)", err, log.Name()))
 	}
@@ -155,6 +159,13 @@ func (k *keeper) end() {
 	case <-k.gone:
 	case <-time.After(endWait):
 	}
+}
+
+// full reports whether the file can take no byte more, which is why a log says
+// nothing.
+func full(f *os.File) bool {
+	var st unix.Statfs_t
+	return unix.Fstatfs(int(f.Fd()), &st) == nil && st.Blocks > 0 && st.Bavail == 0
 }
 
 // lastLine returns the last line that was written to the log after begin.

@@ -163,6 +163,25 @@ func TestNotRoot(t *testing.T) {
 	}
 }
 
+// TestFullStateDirectory starts a keeper where its log has no room for the reason
+// why it ends.
+func TestFullStateDirectory(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t)
+	h, c := l.Host("host"), l.Container("c")
+	k := l.NoKeeper(h)
+	p := h.Start("unshare", "-m", "sh", "-c",
+		`mkdir "$1" && mount -t tmpfs -o size=4k tmpfs "$1" && head -c 4096 /dev/zero >"$1/full" && MVDHCP_STATE_DIR="$1" exec "$0" --socket "$2" attach "$3" --parent "$4"`,
+		l.Binary(), k.StateDir, k.Socket, c.Target(), lab.Uplink)
+	status, out := p.Exit(soon), strings.TrimSpace(p.Output())
+	if status != 5 || !strings.Contains(out, k.StateDir+" is full") || strings.Contains(out, "\n") {
+		t.Errorf("status %d: %s", status, out)
+	}
+	if _, err := os.Stat(k.Socket); err == nil || len(c.Links()) != 0 {
+		t.Errorf("left behind: %+v, and %s: %v", c.Links(), k.Socket, err)
+	}
+}
+
 // TestWirelessParent shows the keeper a card as cfg80211 does, in a sysfs of its
 // own.
 func TestWirelessParent(t *testing.T) {
