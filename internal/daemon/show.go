@@ -38,14 +38,12 @@ func leaseOf(v lease.View) api.Lease {
 	if b == nil {
 		return l
 	}
-	l.Address, l.Server, l.MTU, l.Domain, l.Search = b.Address.String(), text(b.Server), b.MTU, b.Domain, b.Search
+	l.Address, l.Server, l.MTU, l.Domain, l.Search = address(v.Record), text(b.Server), b.MTU, b.Domain, b.Search
 	if v.Spec.MTU != 0 {
 		l.MTU = v.Spec.MTU
 	}
 	onHost := v.Target.Kind == lease.TargetHost // has no routes but those to its peers
-	if onHost {
-		l.Address = netip.PrefixFrom(b.Address.Addr(), 32).String()
-	} else {
+	if !onHost {
 		l.Gateway = text(b.Router)
 	}
 	for _, r := range b.Routes {
@@ -65,6 +63,14 @@ func leaseOf(v lease.View) api.Lease {
 		l.RenewAt, l.RebindAt, l.ExpiresAt = api.Time{Time: v.RenewAt}, api.Time{Time: v.RebindAt}, api.Time{Time: v.ExpiresAt}
 	}
 	return l
+}
+
+// address is that of a bound lease as it stands on the interface.
+func address(r lease.Record) string {
+	if r.Target.Kind == lease.TargetHost {
+		return netip.PrefixFrom(r.Binding.Address.Addr(), 32).String()
+	}
+	return r.Binding.Address.String()
 }
 
 func text(a netip.Addr) string {
@@ -105,7 +111,7 @@ func eventOf(e lease.Event) api.Event {
 	if r := e.Record; r.ID != "" {
 		v.Lease, v.Identity, v.Target, v.Ifname = r.ID, r.Spec.Identity, r.Target.Name, r.Spec.Ifname
 		if b := r.Binding; b != nil {
-			v.Address, v.Server = b.Address.String(), text(b.Server)
+			v.Address, v.Server = address(r), text(b.Server)
 		}
 	}
 	return v
