@@ -196,6 +196,10 @@ func decode(in io.Reader, v any) error {
 	return nil
 }
 
+// otherVersion is the likely cause of a request that the keeper does not know:
+// clients of its own version send none.
+const otherVersion = "is the keeper of another version than who asks? see mvdhcp status"
+
 func badBody(err error) error {
 	var wrong *json.UnmarshalTypeError
 	var big *http.MaxBytesError
@@ -208,7 +212,7 @@ func badBody(err error) error {
 		return usage("the request's field %q is a JSON %s: send what it takes", shorten(wrong.Field), shorten(wrong.Value))
 	}
 	if field, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
-		return usage("the request has a field %s that this call does not know", shorten(field))
+		return usage("the request has a field %s that this call does not know: %s", shorten(field), otherVersion)
 	}
 	return usage("the request's body is not what this call takes: %s", shorten(err.Error()))
 }
@@ -232,7 +236,7 @@ func onlyParams(r *http.Request, known ...string) error {
 	}
 	for name, values := range v {
 		if !slices.Contains(known, name) {
-			return usage("the query has a parameter %q that this call does not know", shorten(name))
+			return usage("the query has a parameter %q that this call does not know: %s", shorten(name), otherVersion)
 		}
 		if len(values) > 1 {
 			return usage("the query has %q more than once", name)

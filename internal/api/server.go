@@ -98,7 +98,7 @@ func (s *Server) Handler() http.Handler {
 	return s.guard(func(out *stream, r *http.Request) error {
 		call, ok := calls[r.Method+" "+r.URL.Path]
 		if !ok {
-			return usage("no call %s %s", shorten(r.Method), shorten(r.URL.Path))
+			return usage("no call %s %s: %s", shorten(r.Method), shorten(r.URL.Path), otherVersion)
 		}
 		return call(out, r)
 	})

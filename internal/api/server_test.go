@@ -72,7 +72,7 @@ func TestServerRefusesHostileRequests(t *testing.T) {
 		{"a bad boolean", get("/v1/leases?all=maybe"), "1 or 0"},
 		{"a bad escape", get("/v1/leases?q=%zz"), "can't be read"},
 		{"a query with an escape sequence", get("/v1/leases?q=%1b"), "printed"},
-		{"an unknown call", get("/v1/nothing"), "no call GET /v1/nothing"},
+		{"an unknown call", get("/v1/nothing"), "no call GET /v1/nothing: is the keeper of another version"},
 		{"the wrong method", get("/v1/attach"), "no call GET /v1/attach"},
 		{"a folder above", get("/v1/../../etc/passwd"), "no call"},
 	}
