@@ -51,6 +51,10 @@ func startKeeper(ctx context.Context, cl *api.Client, socket string, say func(st
 		return "", notStarted(err.Error())
 	}
 	pid, err := k.await(ctx, cl, socket)
+	if err != nil && ctx.Err() != nil {
+		k.wait()
+		return "", fmt.Errorf("called off while a keeper was starting, which was told to stop (log %s): %w", log.Name(), err)
+	}
 	if err != nil {
 		if line := lastLine(log, begin); line != "" {
 			err = fmt.Errorf("%w: %s", err, line)
@@ -155,6 +159,14 @@ func (k *keeper) end() {
 		return
 	}
 	k.cmd.Process.Signal(syscall.SIGTERM) //nolint:errcheck // it may have ended by itself
+	k.wait()
+}
+
+// wait waits for the end of a child that was told to.
+func (k *keeper) wait() {
+	if k.ended {
+		return
+	}
 	select {
 	case <-k.gone:
 	case <-time.After(endWait):

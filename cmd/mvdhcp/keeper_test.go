@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -126,6 +127,26 @@ func TestKeeperThatFailsToStart(t *testing.T) {
 	env = []string{"MVDHCP_STATE_DIR=" + filepath.Join(file, "state")}
 	r = finish(t, program(t, env, on(socket, "attach", "netns:a", "--parent", "up0")...))
 	wantLine(t, r, 5, "none could be started", file, "MVDHCP_STATE_DIR")
+}
+
+func TestStartThatIsCalledOff(t *testing.T) {
+	dir := t.TempDir()
+	socket, state := filepath.Join(dir, "s.sock"), filepath.Join(dir, "state")
+	t.Setenv(asProgram, "")
+	t.Setenv("MVDHCP_STATE_DIR", state)
+	t.Cleanup(func() { stopKeeper(t, socket) })
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(interrupted{unix.SIGINT})
+	_, err := startKeeper(ctx, api.NewClient(socket), socket, func(string) {})
+	var stderr bytes.Buffer
+	if status := report(ctx, &stderr, err); status != 130 || strings.Contains(stderr.String(), "could be started") {
+		t.Errorf("status %d, stderr %q", status, &stderr)
+	}
+	for _, want := range []string{"called off while a keeper was starting", "told to stop", state} {
+		if !strings.Contains(stderr.String(), want) {
+			t.Errorf("no %q in %q", want, &stderr)
+		}
+	}
 }
 
 func TestNoStart(t *testing.T) {
