@@ -17,9 +17,6 @@ import (
 	"mvdhcp/provision"
 )
 
-// probeWindow is how long offers are collected when the request does not say.
-const probeWindow = 2 * time.Second
-
 // Probe collects the offers of the servers on a parent's network. It takes no
 // lease.
 func (s *service) Probe(ctx context.Context, req api.ProbeRequest, progress func(string)) (res api.ProbeResult, err error) {
@@ -41,7 +38,7 @@ func (s *service) Probe(ctx context.Context, req api.ProbeRequest, progress func
 	}
 	window, patience := req.Window, time.Duration(0)
 	if window <= 0 {
-		window, patience = probeWindow, probe.Patience
+		window, patience = api.DefaultWindow, probe.Patience
 	}
 	offers, parent, err := probe.FromChild(ctx, probe.Question{
 		Kernel: s.kernel, Log: s.options.Log, Parent: req.Parent, MAC: mac, ClientID: id, VendorClass: req.VendorClass,
