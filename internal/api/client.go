@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"time"
 )
 
 // Client is the keeper behind a socket. Each call has a connection of its own;
@@ -18,13 +19,21 @@ import (
 // A keeper that can't be reached is an *Error of CodeDown; NotRunning tells
 // whether that is because none listens. When the context of a call that changes
 // something ends, the keeper is told and its answer awaited for up to 10 s
-// more, so that the caller learns what became of it.
-type Client struct{ socket string }
+// more, so that the caller learns what became of it. A keeper that does not say
+// within 30 s how it is, or what leases there are, is an *Error of CodeDown too:
+// it hangs.
+type Client struct {
+	socket   string
+	patience time.Duration
+}
 
 var _ Service = (*Client)(nil)
 
 // NewClient does not connect yet.
-func NewClient(socket string) *Client { return &Client{socket} }
+func NewClient(socket string) *Client { return &Client{socket, patience} }
+
+// patience is far more than reading what the keeper has in memory takes.
+const patience = 30 * time.Second
 
 // NotRunning reports whether err says that no keeper listens on the socket.
 func NotRunning(err error) bool {
@@ -70,6 +79,8 @@ func (c *Client) Leases(ctx context.Context, query string, all bool) ([]Lease, e
 	if all {
 		v.Set("all", "1")
 	}
+	ctx, cancel := c.soon(ctx)
+	defer cancel()
 	return fetch[[]Lease](ctx, c, call{method: http.MethodGet, path: "/v1/leases", query: v})
 }
 
@@ -124,7 +135,14 @@ func (c *Client) Events(ctx context.Context, ready func() error, emit func(Event
 
 // Status is Service.Status.
 func (c *Client) Status(ctx context.Context) (Status, error) {
+	ctx, cancel := c.soon(ctx)
+	defer cancel()
 	return fetch[Status](ctx, c, call{method: http.MethodGet, path: "/v1/status"})
+}
+
+// soon is a context for a call that a living keeper answers at once.
+func (c *Client) soon(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, c.patience, &Error{CodeDown, fmt.Sprintf("it has not answered within %v: see its log, and restart it", c.patience)})
 }
 
 func unlessEnded(ctx context.Context, err error) error {

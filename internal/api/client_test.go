@@ -304,6 +304,24 @@ func TestEventsEndWithTheirContext(t *testing.T) {
 	<-ended
 }
 
+// A keeper that takes calls and never answers hangs.
+func TestKeeperThatHangs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c := &Client{path, time.Millisecond}
+	_, err1 := c.Status(t.Context())
+	_, err2 := c.Leases(t.Context(), "", true)
+	for _, err := range []error{err1, err2} {
+		if e := new(Error); !errors.As(err, &e) || e.Code != CodeDown || NotRunning(err) || !strings.Contains(err.Error(), "the keeper at "+path) || !strings.Contains(err.Error(), "not answered within 1ms") {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
 func TestEmptyListsAreNoNulls(t *testing.T) {
 	at := Time{time.Now()} // a time that there is none of is null
 	l := Lease{BoundAt: at, RenewAt: at, RebindAt: at, ExpiresAt: at}

@@ -166,6 +166,14 @@ func TestSurroundings(t *testing.T) {
 	want(t, examine(t, h, 1, "--state-dir", filepath.Join(file, "below")), "state", doctor.Problem, "--state-dir")
 	want(t, examine(t, h, 0, "--state-dir", "/dev/shm/mvdhcp-test"), "state", doctor.Warning, "in memory")
 
+	hung := filepath.Join(t.TempDir(), "hung.sock") // takes calls and never answers
+	silent, err := net.Listen("unix", hung)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	want(t, examine(t, h, 1, "--socket", hung), "keeper", doctor.Problem, "not answered within 5s")
+
 	socket := filepath.Join(t.TempDir(), "docker.sock")
 	listener, err := net.Listen("unix", socket)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -64,9 +65,14 @@ func storeText(dir string) string {
 	return fmt.Sprintf("store of %d KiB", fi.Size()>>10)
 }
 
+// keeperTimeout is how long a keeper may take to say how it is.
+const keeperTimeout = 5 * time.Second
+
 // keeper looks whether one runs, and of which version.
 func (x *examination) keeper(ctx context.Context) {
 	const check = "keeper"
+	ctx, cancel := context.WithTimeoutCause(ctx, keeperTimeout, fmt.Errorf("it has not answered within %v", keeperTimeout))
+	defer cancel()
 	st, err := api.NewClient(x.Socket).Status(ctx)
 	switch {
 	case api.NotRunning(err):
