@@ -10,20 +10,19 @@ import (
 
 // packageOf names the Debian package of each program that a lab may run.
 var packageOf = map[string]string{
-	"busybox":        "busybox-static",
-	"containerd":     "containerd",
-	"dhcpd":          "isc-dhcp-server",
-	"dnsmasq":        "dnsmasq-base",
-	"docker":         "docker.io",
-	"dockerd":        "docker.io",
-	"docker-compose": "docker-compose",
-	"ip":             "iproute2",
-	"kea-dhcp4":      "kea-dhcp4-server",
-	"nft":            "nftables",
-	"systemctl":      "systemd",
-	"tcpdump":        "tcpdump",
-	"udhcpc":         "udhcpc",
-	"udhcpd":         "udhcpd",
+	"busybox":         "busybox-static",
+	"containerd":      "containerd",
+	"dhcpd":           "isc-dhcp-server",
+	"dnsmasq":         "dnsmasq-base",
+	"docker":          "docker.io",
+	"dockerd":         "docker.io",
+	"docker-compose":  "docker-compose",
+	"ip":              "iproute2",
+	"kea-dhcp4":       "kea-dhcp4-server",
+	"nft":             "nftables",
+	"systemctl":       "systemd",
+	"systemd-analyze": "systemd",
+	"udhcpd":          "udhcpd",
 }
 
 // Tool is the path of a program, found in PATH or where root's programs are. A
