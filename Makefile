@@ -28,11 +28,14 @@ ENGINE     = ./internal/docker
 VM         = ./internal/lab/vm/...
 
 GOTEST    = MVDHCP_BIN='$(CURDIR)/mvdhcp' $(GO) test -race -count=1 -timeout 12m
-listed    = $(shell $(GO) list $(SIMULATION) $(KERNEL) $(REAL) $(VM))
-unit      = $(filter-out $(listed),$(shell $(GO) list ./...))
+listed    = $(shell PATH='$(PATH)' $(GO) list $(SIMULATION) $(KERNEL) $(REAL) $(VM))
+unit      = $(filter-out $(listed),$(shell PATH='$(PATH)' $(GO) list ./...))
 enginetests = ^TestEngine
 
 export GOFLAGS += -buildvcs=false
+
+# sudo and su have neither Go's usual place nor, at times, root's programs in PATH.
+export PATH := $(PATH):/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := all
 .PHONY: all build plugin install uninstall test test-short bench demo fuzz clean help deps $(STAGES:%=test-%)
@@ -127,8 +130,8 @@ bench: ## compare attach with the floor and others, docker run with static IPAM 
 
 demo: ## show it on a LAN made of namespaces, in half a minute (root)
 	@echo 'Compiling (the first time takes a minute) …'
-	@$(GO) build -o /dev/null ./cmd/mvdhcp
-	@$(GO) run ./internal/lab/demo $(DEMOFLAGS)
+	@CGO_ENABLED=0 $(GO) build -trimpath -tags '$(TAGS)' -o /dev/null ./cmd/mvdhcp
+	@CGO_ENABLED=0 $(GO) run -trimpath -tags '$(TAGS)' ./internal/lab/demo $(DEMOFLAGS)
 
 # Twice, since go test now and then takes its own deadline for a failure. A real
 # one fails both times: its input is kept in testdata.
