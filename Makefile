@@ -31,6 +31,8 @@ GOTEST    = MVDHCP_BIN='$(CURDIR)/mvdhcp' $(GO) test -race -count=1 -timeout 12m
 listed    = $(shell PATH='$(PATH)' $(GO) list $(SIMULATION) $(KERNEL) $(REAL) $(VM))
 unit      = $(filter-out $(listed),$(shell PATH='$(PATH)' $(GO) list ./...))
 enginetests = ^TestEngine
+# Those of the stages unit and simulation that only root can run.
+roottests = ^Test(AttachStartsAKeeper|Candidates|KeeperThatFailsToStart|ManyAttachesStartOneKeeper|NotRoot|ServeEndsWithASignal)$$|^TestStoreRefusesWhatItCannotUse$$/full$$
 
 export GOFLAGS += -buildvcs=false
 
@@ -81,7 +83,7 @@ test: ## everything: installs what it needs, wants root and Debian
 	@GO='$(GO)' VERSION='$(VERSION)' MAKE='$(MAKE) --no-print-directory' .ci/stages $(STAGES)
 
 test-short: test-format test-vet build ## what needs no root and no servers
-	MVDHCP_BIN='$(CURDIR)/mvdhcp' $(GO) test -short -count=1 -skip '$(enginetests)' $(unit) $(SIMULATION)
+	MVDHCP_BIN='$(CURDIR)/mvdhcp' $(GO) test -short -count=1 -skip '$(enginetests)|$(roottests)' $(unit) $(SIMULATION)
 
 deps: ## install what the tests run (apt-get, as root)
 	.ci/deps
