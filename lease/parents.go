@@ -124,6 +124,9 @@ func (k *Keeper) CheckParent(name string) error {
 	p, err := k.host.Parent(link)
 	switch {
 	case err != nil:
+		if n == 0 {
+			k.forgetGone(name)
+		}
 		return nil // who asks for it says that
 	case p.Carrier:
 		k.parentUp(provision.Event{Kind: provision.ParentUp, Name: name, Index: p.Index})
@@ -133,6 +136,16 @@ func (k *Keeper) CheckParent(name string) error {
 		return noCarrier(name)
 	}
 	return nil
+}
+
+// forgetGone forgets a parent that is gone: what is made in its place, or found
+// under another name, is another one.
+func (k *Keeper) forgetGone(name string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if st := k.parents[name]; st != nil && st.gone {
+		delete(k.parents, name)
+	}
 }
 
 // noCarrier remembers a parent that was waited for in vain, until it is up.

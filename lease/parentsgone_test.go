@@ -123,6 +123,26 @@ func TestVLANRemade(t *testing.T) {
 	}
 }
 
+// A parent that went with its last lease is made for the next one, which does not
+// wait for the event of that.
+func TestMadeAgain(t *testing.T) {
+	sim(t, func(r *rig) {
+		r.w.makeParents, r.w.tellRemoved = true, r.k
+		o := r.options("web", r.w.addSpace("web"))
+		o.Spec.Parent = "ens192.200"
+		for range 2 {
+			rec, err := r.attachTo(o)
+			if err != nil {
+				r.Fatal(err)
+			}
+			r.settle()
+			if _, err := r.k.Release(r.Context(), rec.ID, "detached"); err != nil {
+				r.Fatal(err)
+			}
+		}
+	})
+}
+
 // A target that ends while its child is missing has its lease released once the
 // parent is back.
 func TestEndsWhileMissing(t *testing.T) {

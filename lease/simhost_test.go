@@ -39,6 +39,8 @@ type world struct {
 	makeParents bool
 	// busyParents makes RemoveParent find children on the parent.
 	busyParents bool
+	// tellRemoved hears of what RemoveParent removes.
+	tellRemoved *Keeper
 	// broken tells of what must never happen.
 	broken []string
 }
@@ -291,12 +293,18 @@ func (w *world) EnsureParent(name string) (provision.Parent, bool, error) {
 
 func (w *world) RemoveParent(name string) error {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.busyParents {
+	busy := w.busyParents
+	if !busy {
+		w.removed = append(w.removed, name)
+		delete(w.parents, name)
+	}
+	w.mu.Unlock()
+	if busy {
 		return fmt.Errorf("%s: %w", name, provision.ErrBusy)
 	}
-	w.removed = append(w.removed, name)
-	delete(w.parents, name)
+	if w.tellRemoved != nil {
+		w.tellRemoved.Observe(provision.Event{Kind: provision.ParentGone, Name: name})
+	}
 	return nil
 }
 
