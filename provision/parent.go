@@ -106,7 +106,7 @@ func (c *conn) claim(parent int) error {
 		macvlanInfo(passthru),
 	), nil)
 	switch {
-	case errors.Is(err, unix.ENODEV):
+	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.EOPNOTSUPP): // no such link, no macvlan at all
 		return nil
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EBUSY), errors.Is(err, unix.EEXIST):
 		return faultf(ErrBusy, "link with index %d still has children", parent)
