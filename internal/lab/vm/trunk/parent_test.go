@@ -5,13 +5,14 @@
 package trunk
 
 import (
+	"bufio"
 	"fmt"
+	"io"
 	"os/exec"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // TestBareNIC: the NIC itself is a parent, on the VLAN that the switch has
@@ -191,21 +192,32 @@ func TestBond(t *testing.T) {
 		t.Errorf("the parent is a %q on %q, want a vlan on bond7", p.Info.Kind, p.Link)
 	}
 
-	const count, every = 60, 100 * time.Millisecond
-	ping := exec.Command("ip", "netns", "exec", "a", "busybox", "ping", "-c", fmt.Sprint(count), "-i", fmt.Sprint(every.Seconds()), "-W", "1", router(100).String())
-	var out strings.Builder
-	ping.Stdout = &out
+	const count, before = 60, 10 // answers in all, and before the failure
+	ping := exec.Command("ip", "netns", "exec", "a", "busybox", "ping", "-c", fmt.Sprint(count), "-i", "0.1", "-W", "1", router(100).String())
+	pipe, err := ping.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	asked := theLAN.logs[100].len()
 	if err := ping.Start(); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(10 * every) // of traffic before the failure
+	var out strings.Builder
+	lines := bufio.NewScanner(io.TeeReader(pipe, &out))
+	for n := 0; n < before; {
+		if !lines.Scan() {
+			t.Fatalf("ping ended before the failure: %v: %s", ping.Wait(), &out)
+		}
+		n += strings.Count(lines.Text(), "seq=")
+	}
 	active := strings.TrimSpace(command(t, "cat", "/sys/class/net/bond7/bonding/active_slave"))
 	port := map[string]string{"nic1": "port1", "nic2": "port2"}[active]
 	if port == "" {
 		t.Fatalf("the bond's active member is %q", active)
 	}
 	ip(t, "-n switch link set "+port+" down")
+	for lines.Scan() { // to the end
+	}
 	if err := ping.Wait(); err != nil {
 		t.Fatalf("ping over the failure: %v: %s", err, &out)
 	}
