@@ -5,6 +5,7 @@ package vm
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -42,21 +43,23 @@ func TestProvisionInVM(t *testing.T) {
 // TestRebootInVM gives a machine with a disk several lives, each but the last of
 // which ends with a loss of power while leases are being made.
 func TestRebootInVM(t *testing.T) {
-	const powerCuts = 2
+	// Each life but the last ends at so many writes to the keeper's store.
+	powerCuts := []int{30, 61}
 	binary, err := compileTests(t.Context(), trunk, "vm", t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
 	mvdhcp := Build(t, "mvdhcp/cmd/mvdhcp")
 	disk := filepath.Join(t.TempDir(), "disk")
-	for n := range powerCuts {
+	for n, writes := range powerCuts {
 		var said bytes.Buffer
 		exit, err := Run(t.Context(), Options{
 			Command: []string{"/test/trunk.test", "-test.run=^TestReboot$", "-test.v"},
 			Files:   map[string]string{"/test/trunk.test": binary, "/usr/bin/mvdhcp": mvdhcp},
+			Env:     []string{fmt.Sprintf("POWERCUT=%d", writes)},
 			Disk:    disk, Stdout: &said, Log: t.Output(),
 		})
-		if !errors.Is(err, ErrDied) || !strings.Contains(said.String(), "the power fails in") {
+		if !errors.Is(err, ErrDied) || !strings.Contains(said.String(), "the power fails at") {
 			t.Fatalf("life %d: exit %d, error %v, want a loss of power; it said:\n%s", n+1, exit, err, &said)
 		}
 	}

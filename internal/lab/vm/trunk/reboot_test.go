@@ -5,16 +5,18 @@
 package trunk
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"testing"
-	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // What a life of the machine leaves to the next on its disk.
@@ -25,8 +27,9 @@ const (
 
 // TestReboot is one life of a machine whose disk holds the keeper's state and the
 // servers' lease files. It checks what became of the leases of the life before,
-// attaches, renews, and goes on attaching until the power fails, which is the end
-// of the machine. With REBOOT=last it ends after the checks.
+// attaches, renews, and goes on attaching until the power fails in the middle of a
+// write to the keeper's store, which is the end of the machine. With REBOOT=last it
+// ends after the checks.
 func TestReboot(t *testing.T) {
 	l := newLANIn(t, rebootDir)
 	wire := capture(t, "server100")
@@ -88,10 +91,40 @@ func TestReboot(t *testing.T) {
 			}
 		}()
 	}
-	wait := time.Second + rand.N(2*time.Second)
-	fmt.Printf("the power fails in %v\n", wait)
-	time.Sleep(wait)
-	if err := os.WriteFile("/proc/sysrq-trigger", []byte("b"), 0); err != nil {
+	powerCut(t, filepath.Join(k.dir, "state"))
+}
+
+// powerCut ends the machine as soon as files of a directory have been written to
+// as often as POWERCUT says, with whatever was under way.
+func powerCut(t *testing.T, dir string) {
+	t.Helper()
+	writes, err := strconv.Atoi(os.Getenv("POWERCUT"))
+	if err != nil || writes < 1 {
+		t.Fatalf("POWERCUT is %q, want a number of writes", os.Getenv("POWERCUT"))
+	}
+	cut, err := os.OpenFile("/proc/sysrq-trigger", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	watch, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.InotifyAddWatch(watch, dir, unix.IN_MODIFY); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Printf("the power fails at write %d to %s\n", writes, dir)
+	buf := make([]byte, 4096)
+	for writes > 0 {
+		n, err := unix.Read(watch, buf)
+		if err != nil && err != unix.EINTR {
+			t.Fatal(err)
+		}
+		for b := buf[:max(n, 0)]; len(b) >= unix.SizeofInotifyEvent; writes-- {
+			b = b[unix.SizeofInotifyEvent+binary.NativeEndian.Uint32(b[12:]):] // behind its name
+		}
+	}
+	if _, err := cut.WriteString("b"); err != nil {
 		t.Fatal(err)
 	}
 	select {}
