@@ -25,6 +25,7 @@ type machine struct {
 	root    *os.File
 	disk    string
 	memory  int
+	cable   bool
 	output  io.Writer // the command's
 	report  io.Writer // init's last word
 	console io.Writer // the kernel's, and QEMU's own complaints
@@ -66,6 +67,13 @@ func (m machine) args() []string {
 		// A comma in an option's value is written twice.
 		file := strings.ReplaceAll(m.disk, ",", ",,")
 		args = append(args, "-drive", "if=virtio,format=raw,cache=unsafe,file="+file)
+	}
+	if m.cable {
+		for n := range 2 {
+			args = append(args,
+				"-netdev", fmt.Sprintf("hubport,id=end%d,hubid=0", n),
+				"-device", fmt.Sprintf("virtio-net-pci,netdev=end%d,mac=52:54:00:00:00:%02x,romfile=", n, n+1))
+		}
 	}
 	return args
 }

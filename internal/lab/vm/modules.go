@@ -20,6 +20,7 @@ import (
 var modules = []string{
 	"virtio_pci", "virtio_console", "virtio_blk",
 	"8021q", "macvlan", "ipvlan", "veth", "bridge", "dummy", "bonding", "sch_netem",
+	"virtio_net", "sch_ingress", "cls_matchall", "act_vlan",
 }
 
 // kernelTree is an unpacked kernel package: its image and its modules.

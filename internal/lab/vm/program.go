@@ -20,6 +20,7 @@ var packageOf = map[string]string{
 	"dnsmasq":   "dnsmasq-base",
 	"ip":        "iproute2",
 	"bridge":    "iproute2",
+	"tc":        "iproute2",
 	"mkfs.ext4": "e2fsprogs",
 	"dockerd":   "docker.io",
 	"docker":    "docker.io",

@@ -40,6 +40,9 @@ type Options struct {
 	// Disk is a file that the guest has as an ext4 file system on /disk. Made,
 	// with 64 MB, when it isn't there. It keeps its content from run to run.
 	Disk string
+	// Cable gives the machine two virtio NICs, each at the other's end of a cable.
+	// They are there once the guest has loaded virtio_net.
+	Cable bool
 
 	Memory  int           // MiB; 0: 512
 	Timeout time.Duration // of the command; 0: 2 minutes
@@ -139,7 +142,7 @@ func boot(ctx context.Context, img Image, root *os.File, o Options) (int, error)
 		limit = time.AfterFunc(timeout, func() { cancel(fmt.Errorf("%w (%v)", ErrTimeout, timeout)) })
 	}}
 	m := machine{
-		kernel: img.Kernel, root: root, disk: o.Disk, memory: o.Memory,
+		kernel: img.Kernel, root: root, disk: o.Disk, memory: o.Memory, cable: o.Cable,
 		output: o.Stdout, report: told, console: said,
 	}
 	failed := m.run(ctx)

@@ -18,7 +18,11 @@ const trunk = "mvdhcp/internal/lab/vm/trunk"
 func TestTrunkInVM(t *testing.T) {
 	RunTests(t, TestOptions{
 		Package: trunk, Tags: "vm", Skip: "^(TestArticle|TestReboot)$",
-		Options: Options{Files: map[string]string{"/usr/bin/mvdhcp": Build(t, "mvdhcp/cmd/mvdhcp")}},
+		Options: Options{
+			Files:    map[string]string{"/usr/bin/mvdhcp": Build(t, "mvdhcp/cmd/mvdhcp")},
+			Programs: []string{"tc"},
+			Cable:    true,
+		},
 	})
 }
 

@@ -159,18 +159,21 @@ func (l *lan) vlan(name string, vid int) {
 
 // link is what the kernel says about a link.
 type link struct {
-	Index int      `json:"ifindex"`
-	Name  string   `json:"ifname"`
-	Link  string   `json:"link"`
-	MAC   string   `json:"address"`
-	MTU   int      `json:"mtu"`
-	Alias string   `json:"ifalias"`
-	Flags []string `json:"flags"`
-	Info  struct {
+	Index  int      `json:"ifindex"`
+	Name   string   `json:"ifname"`
+	Link   string   `json:"link"`
+	MAC    string   `json:"address"`
+	MTU    int      `json:"mtu"`
+	Alias  string   `json:"ifalias"`
+	Flags  []string `json:"flags"`
+	Bus    string   `json:"parentbus"` // that its device is on, with Device's name
+	Device string   `json:"parentdev"`
+	Info   struct {
 		Kind string `json:"info_kind"`
 		Data struct {
-			ID   int    `json:"id"`
-			Mode string `json:"mode"`
+			ID       int    `json:"id"`
+			Protocol string `json:"protocol"`
+			Mode     string `json:"mode"`
 		} `json:"info_data"`
 	} `json:"linkinfo"`
 	Addresses []struct {

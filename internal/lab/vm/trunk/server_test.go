@@ -85,7 +85,8 @@ func startServer(t *testing.T, ns string, vid int) *serverLog {
 		"--interface=lan0", "--bind-interfaces", "--no-ping", "--dhcp-authoritative",
 		"--log-facility=-", "--log-dhcp", "--dhcp-leasefile="+file.Name(),
 		"--dhcp-range="+part+"50,"+part+"99,255.255.255.0,10m", "--dhcp-option=3,"+own,
-		"--dhcp-userclass=set:small,small", "--dhcp-option=tag:small,26,1300")
+		"--dhcp-userclass=set:small,small", "--dhcp-option=tag:small,26,1300",
+		"--dhcp-userclass=set:loud,loud", "--dhcp-broadcast=tag:loud")
 	out, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

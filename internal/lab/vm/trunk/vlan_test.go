@@ -148,10 +148,15 @@ func TestRefused(t *testing.T) {
 // made checks that a parent is the VLAN it should be, up, and marked as ours.
 func made(t *testing.T, name string, vid int) {
 	t.Helper()
+	madeOn(t, nic, name, vid)
+}
+
+func madeOn(t *testing.T, trunk, name string, vid int) {
+	t.Helper()
 	p := links(t, "")[name]
-	if p.Info.Kind != "vlan" || p.Info.Data.ID != vid || p.Link != nic {
-		t.Errorf("%s is a %q with id %d on %q, want a vlan with %d on %s",
-			name, p.Info.Kind, p.Info.Data.ID, p.Link, vid, nic)
+	if p.Info.Kind != "vlan" || p.Info.Data.Protocol != "802.1Q" || p.Info.Data.ID != vid || p.Link != trunk {
+		t.Errorf("%s is a %q of %s with id %d on %q, want a vlan of 802.1Q with %d on %s",
+			name, p.Info.Kind, p.Info.Data.Protocol, p.Info.Data.ID, p.Link, vid, trunk)
 	}
 	if !slices.Contains(p.Flags, "UP") {
 		t.Errorf("%s is not up: %v", name, p.Flags)
