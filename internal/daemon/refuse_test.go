@@ -146,11 +146,20 @@ func TestNotRoot(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
 	h, c := l.Host("host"), l.Container("c")
+	// Nobody may not enter the folder of a checkout that is root's alone.
+	bin := filepath.Join(l.Dir(), "mvdhcp")
+	data, err := os.ReadFile(l.Binary())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(bin, data, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	for _, args := range [][]string{
 		{"serve", "--state-dir", filepath.Join(l.Dir(), "state")},
 		{"attach", c.Target(), "--parent", lab.Uplink},
 	} {
-		cmd := exec.Command(l.Binary(), append([]string{"--socket", filepath.Join(l.Dir(), "sock")}, args...)...)
+		cmd := exec.Command(bin, append([]string{"--socket", filepath.Join(l.Dir(), "sock")}, args...)...)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 		p := h.StartCommand(cmd)
 		status := p.Exit(soon)

@@ -33,6 +33,7 @@ mount -t proc proc /proc
 mkdir -p "$1/netns" "$1/upper" "$1/work"
 mount --rbind /run/netns "$1/netns"
 umount -R -l /run/netns
+umount -R -l /run || :
 mount -t tmpfs tmpfs /run
 mkdir -p /run/netns /run/lock /run/systemd/system
 mount --rbind "$1/netns" /run/netns

@@ -98,7 +98,7 @@ func compileTests(ctx context.Context, pkg, tags, dir string) (string, error) {
 
 func goTool(ctx context.Context, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
 	return cmd.CombinedOutput()
 }
 

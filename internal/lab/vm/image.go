@@ -202,7 +202,7 @@ func (b *builder) build(ctx context.Context, dir, deb string, files []string) er
 func buildInit(ctx context.Context, to string) error {
 	cmd := exec.CommandContext(ctx, "go", "build", "-ldflags=-s -w", "-o", to,
 		"mvdhcp/internal/lab/vm/init")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
 	var said bytes.Buffer
 	cmd.Stderr = &said
 	if err := cmd.Run(); err != nil {
