@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,6 +31,23 @@ func (f Filter) keeps(p Packet) bool {
 	isDHCP := p.SrcPort == 67 || p.SrcPort == 68 || p.DstPort == 67 || p.DstPort == 68
 	isARP := p.EtherType == etherARP
 	return f == Everything || f != ARPOnly && isDHCP || f != DHCPOnly && isARP
+}
+
+// program turns away in the kernel what the filter keeps none of, so that other
+// traffic fills no buffer: all but ARP, UDP over IPv4 and frames with a tag.
+func (f Filter) program() ([]bpf.RawInstruction, error) {
+	const etherType, protocol = 12, 14 + 9
+	return bpf.Assemble([]bpf.Instruction{
+		bpf.LoadAbsolute{Off: etherType, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.ETH_P_IP, SkipFalse: 2},
+		bpf.LoadAbsolute{Off: protocol, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.IPPROTO_UDP, SkipTrue: 3, SkipFalse: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.ETH_P_ARP, SkipTrue: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.ETH_P_8021Q, SkipTrue: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.ETH_P_8021AD, SkipFalse: 1},
+		bpf.RetConstant{Val: 1 << 18},
+		bpf.RetConstant{Val: 0},
+	})
 }
 
 // Capture is what passes an interface, from the moment it was made until the
@@ -54,7 +72,7 @@ func (n *NS) Capture(ifname string, filter Filter) *Capture {
 	c := &Capture{lab: n.lab, name: n.Name + "-" + ifname, filter: filter,
 		ended: make(chan struct{}), changed: make(chan struct{})}
 	n.must(func() (err error) {
-		c.sock, err = packetSocket(ifname)
+		c.sock, err = packetSocket(ifname, filter)
 		return err
 	}, "capture at %q", ifname)
 	go c.read()
@@ -125,20 +143,36 @@ func (c *Capture) String() string {
 }
 
 func (c *Capture) close() {
+	lost := c.lost()
 	c.sock.Close()
 	<-c.ended
 	if c.lab.tb.Failed() {
 		if file, err := c.save(); err != nil {
 			c.lab.tb.Logf("lab: capture at %s: %v", c.name, err)
 		} else {
-			c.lab.tb.Logf("lab: capture at %s: %s", c.name, file)
+			c.lab.tb.Logf("lab: capture at %s, %d frames lost: %s", c.name, lost, file)
 		}
 	}
 }
 
-// packetSocket opens a socket for all frames of an interface, in the namespace
-// of the calling thread.
-func packetSocket(ifname string) (*os.File, error) {
+// lost counts the frames that there was no room for (packet(7),
+// PACKET_STATISTICS).
+func (c *Capture) lost() (n uint32) {
+	raw, err := c.sock.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	_ = raw.Control(func(fd uintptr) {
+		if stats, err := unix.GetsockoptTpacketStats(int(fd), unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
+			n = stats.Drops
+		}
+	})
+	return n
+}
+
+// packetSocket opens a socket for the frames of an interface that a filter may
+// keep, in the namespace of the calling thread.
+func packetSocket(ifname string, filter Filter) (*os.File, error) {
 	index := 0
 	if ifname != "" {
 		link, err := netlink.LinkByName(ifname)
@@ -161,6 +195,20 @@ func packetSocket(ifname string) (*os.File, error) {
 		if err := unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {
 			sock.Close()
 			return nil, fmt.Errorf("set socket option: %w", err)
+		}
+	}
+	if filter != Everything {
+		program, err := filter.program()
+		if err == nil {
+			code := make([]unix.SockFilter, len(program))
+			for i, in := range program {
+				code[i] = unix.SockFilter{Code: in.Op, Jt: in.Jt, Jf: in.Jf, K: in.K}
+			}
+			err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]})
+		}
+		if err != nil {
+			sock.Close()
+			return nil, fmt.Errorf("attach filter: %w", err)
 		}
 	}
 	all := network(unix.ETH_P_ALL)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 )
@@ -30,6 +31,8 @@ func TestReadIdle(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Close()
+	end := sync.OnceFunc(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	defer end()
 	half := 0
 	for range 1000 {
 		if data, err := os.ReadFile(path); err != nil {
@@ -46,8 +49,7 @@ func TestReadIdle(t *testing.T) {
 		}
 	}
 	t.Logf("%d of 1000 other reads were of half a file", half)
-	_ = cmd.Process.Kill()
-	_ = cmd.Wait()
+	end()
 	if data, err := ReadIdle(cmd.Process.Pid, filepath.Join(t.TempDir(), "none"), time.Minute); !os.IsNotExist(err) {
 		t.Errorf("after its end, of no file: %q, %v", data, err)
 	}
