@@ -36,6 +36,8 @@ type Watcher struct {
 	conn          *os.File
 	seq           uint32
 	state         hostLinks
+	own           *NS // the host namespace while Run runs
+	ownID         int // by which events of the host namespace itself may come
 	// dumping: a listing of all links is under way; again: another must follow.
 	dumping, again bool
 	emit           func(Event)
@@ -62,9 +64,9 @@ func (w *Watcher) Run(ctx context.Context, emit func(Event)) error {
 	if err != nil {
 		return fmt.Errorf("watch links: %w", err)
 	}
-	err = host.Do(w.subscribe)
-	host.Close()
-	if err != nil {
+	defer host.Close()
+	w.own = host
+	if err := host.Do(w.subscribe); err != nil {
 		return fmt.Errorf("watch links: %w", err)
 	}
 	defer w.conn.Close()
@@ -172,6 +174,9 @@ func source(control []byte) int {
 }
 
 func (w *Watcher) datagram(b []byte, nsid int) error {
+	if nsid == w.ownID {
+		nsid = own
+	}
 	for {
 		h, data, rest, ok := nextMessage(b)
 		if !ok {
@@ -208,6 +213,8 @@ func (w *Watcher) message(h unix.NlMsghdr, data []byte, nsid int) error {
 		if index, ok := lost(h, data); ok && nsid != own {
 			w.emit(Event{Kind: ChildChanged, Index: index, NSID: nsid})
 		}
+	case unix.RTM_NEWNSID:
+		return w.learnOwnID()
 	case unix.RTM_DELNSID:
 		if id := parseNamespaceID(data); nsid == own && id >= 0 {
 			w.emit(Event{Kind: NamespaceGone, NSID: id})
@@ -241,9 +248,22 @@ func (w *Watcher) tell(events []Event) {
 // startDump asks for all links. The socket takes one dump at a time.
 func (w *Watcher) startDump() error {
 	w.dumping, w.again = true, false
+	if err := w.learnOwnID(); err != nil {
+		return err
+	}
 	w.state.mark()
 	req := request(unix.RTM_GETLINK, unix.NLM_F_DUMP, nl.NewIfInfomsg(unix.AF_UNSPEC), numberAttr(unix.IFLA_EXT_MASK, skipStats))
 	return w.send(req)
+}
+
+// learnOwnID reads the id that the host namespace has for itself, if it has one:
+// its own events come with that on Linux 6.1 (net/netlink/af_netlink.c,
+// do_one_broadcast), and without on 6.18.
+func (w *Watcher) learnOwnID() error {
+	return inNS(w.own, func(c *conn) (err error) {
+		w.ownID, err = c.namespaceID(w.own.FD())
+		return err
+	})
 }
 
 func (w *Watcher) endDump(h unix.NlMsghdr, data []byte) error {
