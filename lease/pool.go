@@ -33,6 +33,9 @@ type Pool struct {
 	ReleaseAt Moment `json:"release_at,omitzero"`
 	// Network is the name of what the pool belongs to, once it is known.
 	Network string `json:"network,omitempty"`
+	// FixedMAC is set when the MAC was chosen for what the lease belongs to,
+	// which asks with it again and with no other.
+	FixedMAC bool `json:"fixed_mac,omitempty"`
 	// Endpoint is the engine's id of what the keeper made the child for; empty
 	// where somebody else makes the child. Sandbox is the path of the namespace
 	// it was joined to, which may be made later.

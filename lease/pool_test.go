@@ -236,7 +236,7 @@ func TestPoolRoute(t *testing.T) {
 				if cfg := r.w.kids()["web/eth0"].cfg; cfg.Router.IsValid() {
 					t.Errorf("route via %v before the interface was done", cfg.Router)
 				}
-				if err := r.k.Settled(r.Context(), rec.ID, Target{Kind: TargetDocker, Name: "docker:web"}, "lan", "webhost"); err != nil {
+				if err := r.k.Settled(r.Context(), rec.ID, Target{Kind: TargetDocker, Name: "docker:web"}, "lan", "webhost", false); err != nil {
 					t.Fatal(err)
 				}
 				v := r.one()

@@ -39,20 +39,36 @@ func (k *Keeper) Leases(query string, ended bool) []View {
 		if !matches(&e.rec, query) || e.rec.State == Ended && !ended { // its end is being stored
 			continue
 		}
-		v := View{Record: e.rec}
-		if st := k.parents[e.rec.Spec.Parent]; st != nil {
-			v.ParentDown, v.ParentGone = st.down, st.gone
-		}
-		if b := e.rec.Binding; b != nil && e.rec.State != Releasing && e.rec.State != Ended {
-			at := func(d time.Duration) time.Time { return wall.Add(e.bound + d - now).UTC() }
-			v.RenewAt, v.RebindAt, v.ExpiresAt = at(b.T1), at(b.T2), at(b.Lease)
-		}
-		vs = append(vs, v)
+		vs = append(vs, k.view(e, now, wall))
 	}
 	slices.SortFunc(vs, func(a, b View) int {
 		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
 	})
 	return vs
+}
+
+// Lease is the lease with an id, unless it has ended.
+func (k *Keeper) Lease(id string) (v View, ok bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	e := k.leases[id]
+	if e == nil || e.rec.State == Ended {
+		return View{}, false
+	}
+	return k.view(e, k.clock.Now(), k.clock.Wall()), true
+}
+
+// view shows an entry at a time on both clocks. The lock is held.
+func (k *Keeper) view(e *entry, now time.Duration, wall time.Time) View {
+	v := View{Record: e.rec}
+	if st := k.parents[e.rec.Spec.Parent]; st != nil {
+		v.ParentDown, v.ParentGone = st.down, st.gone
+	}
+	if b := e.rec.Binding; b != nil && e.rec.State != Releasing && e.rec.State != Ended {
+		at := func(d time.Duration) time.Time { return wall.Add(e.bound + d - now).UTC() }
+		v.RenewAt, v.RebindAt, v.ExpiresAt = at(b.T1), at(b.T2), at(b.Lease)
+	}
+	return v
 }
 
 // StoreInfo is where the leases are stored and how many bytes that takes.

@@ -120,14 +120,17 @@ func (k *Keeper) MoveIn(ctx context.Context, id string, ns provision.Namespace, 
 	if err != nil {
 		return err
 	}
+	parent, err := k.host.Parent(r.link())
+	if err != nil {
+		return err
+	}
+	if child.Parent != parent.Index {
+		return fmt.Errorf("%s in %s has the MAC of %s, and another parent than %s: %w", child.Name, ns.Path, r.ID, r.link(), provision.ErrGone)
+	}
 	if addr := r.prefix(); r.Pool.Endpoint == "" {
 		if ok, err := k.host.HasAddress(ns, child, addr); err != nil || !ok {
 			return errors.Join(err, fmt.Errorf("%s in %s does not have %v yet: %w", child.Name, ns.Path, addr, provision.ErrGone))
 		}
-	}
-	parent, err := k.host.Parent(r.link())
-	if err != nil {
-		return err
 	}
 	k.update(e, func(r *Record) {
 		r.NS, r.Target, r.State, r.Spec.Ifname = ns, t, Bound, child.Name
@@ -147,7 +150,7 @@ func (k *Keeper) MoveIn(ctx context.Context, id string, ns provision.Namespace, 
 // interface up whole: the default route through the lease's router is looked
 // after from then on, and the server is told the host name unless it is empty
 // or known there.
-func (k *Keeper) Settled(ctx context.Context, id string, t Target, network, hostname string) error {
+func (k *Keeper) Settled(ctx context.Context, id string, t Target, network, hostname string, fixedMAC bool) error {
 	k.mu.Lock()
 	e := k.leases[id]
 	k.mu.Unlock()
@@ -166,7 +169,7 @@ func (k *Keeper) Settled(ctx context.Context, id string, t Target, network, host
 	tell := hostname != "" && hostname != r.Spec.Hostname
 	k.update(e, func(r *Record) {
 		pool := *r.Pool
-		pool.Network, r.Pool, r.Target = network, &pool, t
+		pool.Network, pool.FixedMAC, r.Pool, r.Target = network, fixedMAC, &pool, t
 		if tell {
 			r.Spec.Hostname = hostname
 		}

@@ -170,7 +170,7 @@ func (p *Plugin) held(ctx context.Context, e endpoint, identity string) (id stri
 		case !v.Pool.Held() || v.Spec.Parent != e.pool.Parent || v.Binding == nil:
 		case v.Spec.MAC.String() == e.mac.String(), e.name != "" && v.Spec.Identity == identity, v.Pool.ID == e.id && e.want == v.Binding.Address.Addr():
 			same = append(same, v)
-		case v.Pool.ID == e.id && !v.Pool.Named && generated(v.Spec.MAC):
+		case v.Pool.ID == e.id && !v.Pool.Named && !v.Pool.FixedMAC && succeeds(v.Spec.MAC, e.mac):
 			others = append(others, v)
 		}
 	}
@@ -189,7 +189,7 @@ func (p *Plugin) held(ctx context.Context, e endpoint, identity string) (id stri
 			return "", err
 		}
 	}
-	if id != "" || e.want.IsValid() || e.name != "" || !generated(e.mac) {
+	if id != "" || e.want.IsValid() || e.name != "" {
 		return id, nil
 	}
 	if len(others) == 1 && p.claim(others[0].ID) {
@@ -205,9 +205,15 @@ func (p *Plugin) held(ctx context.Context, e endpoint, identity string) (id stri
 	return "", nil
 }
 
-// generated reports whether the engine made the MAC up (moby, GenerateRandomMAC
-// in libnetwork's netutils): it makes up another at the next start.
-func generated(mac net.HardwareAddr) bool { return len(mac) == 6 && mac[0] == 0x02 && mac[1] == 0x42 }
+// succeeds reports whether an engine that made up one MAC for a container can
+// have made up the other at its next start. Engine 20 makes up 02:42 and four
+// bytes, engine 28 any unicast address that is locally administered (moby,
+// GenerateRandomMAC in libnetwork's netutils).
+func succeeds(old, mac net.HardwareAddr) bool {
+	prefixed := func(m net.HardwareAddr) bool { return m[0] == 0x02 && m[1] == 0x42 }
+	local := func(m net.HardwareAddr) bool { return len(m) == 6 && m[0]&3 == 2 }
+	return local(old) && local(mac) && (!prefixed(old) || prefixed(mac))
+}
 
 // network is a short name for what the pool is on, on this host.
 func (e *endpoint) network(machineID string) string {

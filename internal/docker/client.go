@@ -163,13 +163,13 @@ func (e *engineClient) inspect(ctx context.Context, name string) (c Container, e
 			Running bool
 			Pid     int
 		}
-		Config     struct{ Hostname string }
+		Config     struct{ Hostname, MacAddress string }
 		HostConfig struct{ NetworkMode string }
 	}
 	if err := e.ask(ctx, "/containers/"+url.PathEscape(name)+"/json", nil, &res); err != nil {
 		return c, err
 	}
-	c = Container{ID: res.ID, Name: strings.TrimPrefix(res.Name, "/"), Hostname: res.Config.Hostname, HostNetwork: res.HostConfig.NetworkMode == "host"}
+	c = Container{ID: res.ID, Name: strings.TrimPrefix(res.Name, "/"), Hostname: res.Config.Hostname, MAC: res.Config.MacAddress, HostNetwork: res.HostConfig.NetworkMode == "host"}
 	if res.State.Running {
 		c.PID = res.State.Pid
 	}

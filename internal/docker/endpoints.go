@@ -111,7 +111,7 @@ func (d *driver) give(ctx context.Context, n Network, o endpointOptions, req *en
 			s.Mode = provision.Mode(cmp.Or(n.Mode, string(provision.Bridge)))
 			n.configure(s, o)
 		}); err == nil {
-			d.mover.drop(v.Spec.MAC)
+			d.mover.drop(v.ID)
 			d.adopt(v.ID, req.EndpointID)
 		}
 		return err

@@ -18,6 +18,7 @@ type Container struct {
 	Name     string
 	PID      int // 0: it is not running
 	Hostname string
+	MAC      string // the one that was typed for it
 	// HostNetwork is set when it runs in the host's network namespace.
 	HostNetwork bool
 }

@@ -43,7 +43,7 @@ func TestLeaseWithoutLink(t *testing.T) {
 	if err := p.driver.give(t.Context(), Network{ID: "n", Parent: "up0"}, endpointOptions{}, req, m); err == nil {
 		t.Fatal("a link was made on a host that makes none")
 	}
-	if _, ok := p.mover.waiting[m.String()]; !ok {
+	if _, ok := p.mover.waiting[r.ID]; !ok {
 		t.Error("the lease is not waited for any more")
 	}
 }
@@ -57,7 +57,7 @@ func TestUnnamedWhileEngineIsSilent(t *testing.T) {
 		ID: "l1", State: lease.Bound, Spec: lease.Spec{Parent: "up0", MAC: m}, Binding: granted("10.0.0.5/16"), Pool: &lease.Pool{ID: "p"},
 	})
 	p.open()
-	p.mover.unnamed[m.String()] = guest{"l1", m, time.Now().Add(-2 * nameFor)}
+	p.mover.unnamed["l1"] = guest{"l1", m, time.Now().Add(-2 * nameFor)}
 	var wg sync.WaitGroup
 	p.mover.name(t.Context(), &wg)
 	wg.Wait()

@@ -3,9 +3,9 @@
 package docker
 
 import (
+	"bytes"
 	"context"
 	"errors"
-	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -25,8 +25,8 @@ type mover struct {
 	wake   chan struct{} // something new waits
 
 	mu      sync.Mutex
-	waiting map[string]guest // by MAC: not moved in yet
-	unnamed map[string]guest // by MAC: moved in, the engine has not said whose it is
+	waiting map[string]guest // by lease: not moved in yet
+	unnamed map[string]guest // by lease: moved in, the engine has not said whose it is
 }
 
 // guest is a lease on its way.
@@ -53,23 +53,36 @@ func newMover(p *Plugin) *mover {
 // await has the mover look for the lease's interface.
 func (m *mover) await(id string, mac net.HardwareAddr) {
 	m.mu.Lock()
-	m.waiting[mac.String()] = guest{id, mac, time.Now()}
+	m.waiting[id] = guest{id, mac, time.Now()}
 	m.mu.Unlock()
 	m.poke()
 }
 
-// drop has the mover look for no lease of the MAC any more: the network driver
-// follows its own.
-func (m *mover) drop(mac net.HardwareAddr) {
+// drop has the mover look for the lease no more: the network driver follows its
+// own.
+func (m *mover) drop(id string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.waiting, mac.String())
+	delete(m.waiting, id)
+}
+
+// waitFor are the leases whose interface may be the one with the MAC: several
+// when they are on different parents.
+func (m *mover) waitFor(mac net.HardwareAddr) (gs []guest) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, g := range m.waiting {
+		if bytes.Equal(g.mac, mac) {
+			gs = append(gs, g)
+		}
+	}
+	return gs
 }
 
 // arrived has the mover name a lease that has moved in.
 func (m *mover) arrived(id string, mac net.HardwareAddr) {
 	m.mu.Lock()
-	m.unnamed[mac.String()] = guest{id, mac, time.Now()}
+	m.unnamed[id] = guest{id, mac, time.Now()}
 	m.mu.Unlock()
 	m.poke()
 }
@@ -79,10 +92,7 @@ func (m *mover) observe(ev provision.Event) {
 	if ev.Kind != provision.ChildChanged || !ev.Up {
 		return
 	}
-	m.mu.Lock()
-	_, ok := m.waiting[ev.MAC.String()]
-	m.mu.Unlock()
-	if !ok {
+	if len(m.waitFor(ev.MAC)) == 0 {
 		return
 	}
 	select {
@@ -107,9 +117,9 @@ func (m *mover) run(ctx context.Context) {
 		case v.Pool.Held():
 		case v.State == lease.Kept && v.Pool.Endpoint != "":
 		case v.State == lease.Kept:
-			m.waiting[g.mac.String()] = g
+			m.waiting[v.ID] = g
 		case v.Target.ContainerID == "":
-			m.unnamed[g.mac.String()] = g
+			m.unnamed[v.ID] = g
 		}
 		m.mu.Unlock()
 	}
@@ -177,36 +187,33 @@ func (m *mover) nudge(settle chan<- struct{}) {
 func (m *mover) pending() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for mac, g := range m.waiting {
-		if v, ok := m.view(g); !ok || v.State != lease.Kept || v.Pool.Held() {
-			delete(m.waiting, mac)
+	for id := range m.waiting {
+		if v, ok := m.view(id); !ok || v.State != lease.Kept || v.Pool.Held() {
+			delete(m.waiting, id)
 		}
 	}
 	return len(m.waiting) > 0
 }
 
-func (m *mover) view(g guest) (lease.View, bool) {
-	for _, v := range m.p.Keeper.Leases(g.id, false) {
-		if v.ID == g.id && v.Pool != nil {
-			return v, true
-		}
-	}
-	return lease.View{}, false
+// view is a lease of a pool.
+func (m *mover) view(id string) (lease.View, bool) {
+	v, ok := m.p.Keeper.Lease(id)
+	return v, ok && v.Pool != nil
 }
 
 // follow takes the lease over that an event is about.
 func (m *mover) follow(ctx context.Context, ev provision.Event) {
-	m.mu.Lock()
-	g, ok := m.waiting[ev.MAC.String()]
-	m.mu.Unlock()
-	if !ok {
+	gs := m.waitFor(ev.MAC)
+	if len(gs) == 0 {
 		return
 	}
 	ns, err := m.p.Kernel.NamespaceOf(ev.NSID)
 	if err != nil {
 		return // it has ended, or has no process yet
 	}
-	m.moveIn(ctx, g, ns)
+	for _, g := range gs {
+		m.moveIn(ctx, g, ns)
+	}
 }
 
 // scan looks once through the host's namespaces, those of the newest processes
@@ -231,10 +238,7 @@ func (m *mover) scan(ctx context.Context) {
 			continue
 		}
 		for _, c := range up {
-			m.mu.Lock()
-			g, ok := m.waiting[c.MAC.String()]
-			m.mu.Unlock()
-			if ok {
+			for _, g := range m.waitFor(c.MAC) {
 				m.moveIn(ctx, g, ns)
 			}
 		}
@@ -251,12 +255,12 @@ func (m *mover) moveIn(ctx context.Context, g guest, ns provision.Namespace) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if v, ok := m.view(g); ok && v.State == lease.Kept {
+	if v, ok := m.view(g.id); ok && v.State == lease.Kept {
 		return // tried again
 	}
-	delete(m.waiting, g.mac.String())
+	delete(m.waiting, g.id)
 	g.since = time.Now()
-	m.unnamed[g.mac.String()] = g
+	m.unnamed[g.id] = g
 }
 
 // settle asks the engine, beside all else, whose the leases are that have moved
@@ -293,9 +297,9 @@ func (m *mover) settle(ctx context.Context, nudged <-chan struct{}) {
 func (m *mover) open() (n int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for mac, g := range m.unnamed {
-		if v, ok := m.view(g); !ok || v.State == lease.Kept || time.Since(g.since) > nameFor {
-			delete(m.unnamed, mac)
+	for id, g := range m.unnamed {
+		if v, ok := m.view(id); !ok || v.State == lease.Kept || time.Since(g.since) > nameFor {
+			delete(m.unnamed, id)
 		}
 	}
 	for _, g := range m.waiting {
@@ -310,8 +314,13 @@ func (m *mover) open() (n int) {
 // engine lists a container's MAC only once it has started, so the interface is
 // set up whole by then.
 func (m *mover) name(ctx context.Context, wg *sync.WaitGroup) {
+	unnamed := map[string]lease.View{}
 	m.mu.Lock()
-	unnamed := maps.Clone(m.unnamed)
+	for id := range m.unnamed {
+		if v, ok := m.view(id); ok {
+			unnamed[id] = v
+		}
+	}
 	m.mu.Unlock()
 	if len(unnamed) == 0 {
 		return
@@ -320,20 +329,19 @@ func (m *mover) name(ctx context.Context, wg *sync.WaitGroup) {
 	if err != nil {
 		m.p.Log.Debug("containers not listed", "error", err)
 		m.mu.Lock()
-		for mac, g := range m.unnamed {
+		for id, g := range m.unnamed {
 			g.since = time.Now()
-			m.unnamed[mac] = g
+			m.unnamed[id] = g
 		}
 		m.mu.Unlock()
 	}
-	for mac, o := range found {
-		g := unnamed[mac]
-		v, ok := m.view(g)
+	for id, o := range found {
+		v, ok := m.view(id)
 		if !ok {
 			continue
 		}
 		m.mu.Lock()
-		delete(m.unnamed, mac)
+		delete(m.unnamed, id)
 		m.mu.Unlock()
 		host := o.hostname
 		if pl, err := decodePool(v.Pool.ID); err != nil || pl.NoHostname {
@@ -342,8 +350,8 @@ func (m *mover) name(ctx context.Context, wg *sync.WaitGroup) {
 		t := v.Target
 		t.Name, t.ContainerID = "docker:"+o.name, o.id
 		wg.Go(func() {
-			if err := m.p.Keeper.Settled(ctx, g.id, t, o.network, host); err != nil && ctx.Err() == nil {
-				m.p.Log.Info("lease not settled whole", "lease", g.id, "container", o.name, "error", err)
+			if err := m.p.Keeper.Settled(ctx, id, t, o.network, host, o.fixedMAC); err != nil && ctx.Err() == nil {
+				m.p.Log.Info("lease not settled whole", "lease", id, "container", o.name, "error", err)
 			}
 		})
 	}

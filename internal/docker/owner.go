@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"mvdhcp/lease"
 )
 
 // container is whose an interface is.
@@ -15,6 +17,8 @@ type container struct {
 	// hostname is the one that was typed or, where the engine made it up, the
 	// container's name.
 	hostname string
+	// fixedMAC is set when the MAC was typed, so that it stays.
+	fixedMAC bool
 }
 
 // engine calls f with the keeper's own engine.
@@ -30,22 +34,25 @@ func engine(f func(*engineClient) error) error {
 	return nil
 }
 
-// owners finds the containers with those MACs, as far as the engine lists them.
-func owners(ctx context.Context, macs map[string]guest) (found map[string]container, err error) {
+// owners finds the containers of those leases, as far as the engine lists them:
+// by MAC, and by the address that an IPAM plugin answered with.
+func owners(ctx context.Context, leases map[string]lease.View) (found map[string]container, err error) {
 	found = map[string]container{}
 	err = engine(func(e *engineClient) error {
 		has := map[string]container{}
 		err := each(ctx, e, "/containers/json", nil, func(c *listed) {
 			for network, n := range c.NetworkSettings.Networks {
-				if _, ok := macs[n.MacAddress]; ok && c.name() != "" {
-					has[n.MacAddress] = container{id: c.ID, name: c.name(), network: network}
+				for id, v := range leases {
+					if n.MacAddress == v.Spec.MAC.String() && (!v.Pool.Answered.IsValid() || n.IPAddress == v.Pool.Answered.String()) && c.name() != "" {
+						has[id] = container{id: c.ID, name: c.name(), network: network}
+					}
 				}
 			}
 		})
 		if err != nil {
 			return err
 		}
-		for mac, o := range has {
+		for id, o := range has {
 			c, err := e.inspect(ctx, o.id)
 			if errors.Is(err, errNotFound) {
 				continue // removed meanwhile
@@ -56,7 +63,8 @@ func owners(ctx context.Context, macs map[string]guest) (found map[string]contai
 			if o.hostname = c.Hostname; o.hostname == "" || strings.HasPrefix(o.id, o.hostname) {
 				o.hostname = hostname(o.name)
 			}
-			found[mac] = o
+			o.fixedMAC = strings.EqualFold(c.MAC, leases[id].Spec.MAC.String())
+			found[id] = o
 		}
 		return nil
 	})

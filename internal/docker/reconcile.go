@@ -21,7 +21,7 @@ type listed struct {
 	State string
 	// NetworkSettings are empty, or without a MAC, while it starts.
 	NetworkSettings struct {
-		Networks map[string]struct{ MacAddress, NetworkID string }
+		Networks map[string]struct{ MacAddress, IPAddress, NetworkID string }
 	}
 }
 
