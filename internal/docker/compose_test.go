@@ -27,7 +27,7 @@ func TestEngineCompose(t *testing.T) {
 	compose := func(args ...string) {
 		t.Helper()
 		s.Run("env", append([]string{"IMAGE=" + lab.Image, "PARENT=" + lab.Uplink, "RELEASE_DELAY=0s", "COMPOSE_PROJECT_NAME=example",
-			l.Tool("docker-compose"), "--no-ansi", "-f", file}, args...)...)
+			l.Tool("docker-compose"), "--ansi", "never", "-f", file}, args...)...)
 	}
 	held := func(want int) {
 		t.Helper()

@@ -338,7 +338,7 @@ func reservations(t *testing.T, s *site) {
 	v.server.Options.Reserved = map[string]netip.Addr{byMAC: first}
 	v.server.Options.Extra = []string{"--dhcp-host=id:01:" + byID + "," + second.String()}
 	v.server.Start()
-	v.create()
+	v.create("--ipam-opt", "client-id=mac") // else engine 29 tells the name, and it follows from that
 	if web := v.start("web", "--mac-address", byMAC); web.addr != first {
 		t.Errorf("address %v, reserved by MAC %v", web.addr, first)
 	}

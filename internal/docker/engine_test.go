@@ -3,7 +3,6 @@
 package docker_test
 
 import (
-	"archive/tar"
 	"bytes"
 	"fmt"
 	"net/netip"
@@ -60,11 +59,7 @@ func newSite(t *testing.T) *site {
 	t.Setenv("DOCKER_HOST", "unix://"+s.socket)
 	s.k = l.Keeper(s.h, "--docker", "--docker-socket", plugin)
 
-	containerd := filepath.Join(dir, "c.sock")
-	s.h.Start("containerd", "--root", dir+"/cr", "--state", dir+"/cs", "--address", containerd, "--log-level", "warn")
-	s.await("containerd", func() bool { _, err := os.Stat(containerd); return err == nil })
-	engine := s.h.Start("dockerd", "--log-level=warn", "--bridge=none", "--iptables=false", "--ip6tables=false", "--data-root", dir+"/dd", "--exec-root", dir+"/de",
-		"--pidfile", dir+"/d.pid", "-H", "unix://"+s.socket, "--containerd", containerd)
+	engine := s.h.StartEngine("dockerd", s.containerd()...)
 	t.Cleanup(func() {
 		s.try("rm", "-f", "web", "db", "tool")
 		engine.Term()
@@ -74,49 +69,38 @@ func newSite(t *testing.T) *site {
 	return s
 }
 
-// client is the engine's own client: one of a later version refuses some
-// options for an engine as old as Debian's.
-func client() string {
-	if _, err := os.Stat("/usr/bin/docker"); err == nil {
-		return "/usr/bin/docker"
-	}
-	return "docker"
+// containerd starts the engine's containerd and returns the engine's arguments.
+func (s *site) containerd() (args []string) {
+	s.t.Helper()
+	sock := filepath.Join(s.dir, "c.sock")
+	s.h.StartEngine("containerd", "--root", s.dir+"/cr", "--state", s.dir+"/cs", "--address", sock, "--log-level", "warn")
+	s.await("containerd", func() bool { _, err := os.Stat(sock); return err == nil })
+	return []string{"--log-level=warn", "--bridge=none", "--iptables=false", "--ip6tables=false", "--data-root", s.dir + "/dd", "--exec-root", s.dir + "/de",
+		"--pidfile", s.dir + "/d.pid", "-H", "unix://" + s.socket, "--containerd", sock}
 }
 
-// image imports a root file system of busybox alone.
+// image imports the lab's image.
 func (s *site) image() {
 	s.t.Helper()
-	bin, err := os.ReadFile("/bin/busybox")
+	image, err := lab.ImageTar()
 	if err != nil {
-		s.t.Fatalf("busybox: %v (Debian package busybox-static)", err)
-	}
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	for _, h := range []*tar.Header{
-		{Name: "bin/busybox", Mode: 0o755, Size: int64(len(bin)), Typeflag: tar.TypeReg},
-		{Name: "bin/sh", Linkname: "busybox", Typeflag: tar.TypeSymlink},
-		{Name: "bin/ip", Linkname: "busybox", Typeflag: tar.TypeSymlink},
-		{Name: "bin/cat", Linkname: "busybox", Typeflag: tar.TypeSymlink},
-		{Name: "bin/ping", Linkname: "busybox", Typeflag: tar.TypeSymlink},
-		{Name: "bin/sleep", Linkname: "busybox", Typeflag: tar.TypeSymlink},
-	} {
-		if err := w.WriteHeader(h); err != nil {
-			s.t.Fatal(err)
-		}
-		if h.Size > 0 {
-			if _, err := w.Write(bin); err != nil {
-				s.t.Fatal(err)
-			}
-		}
-	}
-	if err := w.Close(); err != nil {
 		s.t.Fatal(err)
 	}
-	cmd := exec.Command(client(), "-H", "unix://"+s.socket, "import", "-", "bb:latest")
-	cmd.Stdin = &b
+	cmd := exec.Command(lab.DockerClient(), "-H", "unix://"+s.socket, "import", "-", lab.Image+":latest")
+	cmd.Stdin = bytes.NewReader(image)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		s.t.Fatalf("docker import: %v: %s", err, out)
 	}
+}
+
+// major is the engine's version up to its first dot.
+func (s *site) major() (n int) {
+	s.t.Helper()
+	v := s.docker("version", "-f", "{{.Server.Version}}")
+	if _, err := fmt.Sscan(strings.Split(v, ".")[0], &n); err != nil {
+		s.t.Fatalf("engine version %q: %v", v, err)
+	}
+	return n
 }
 
 // docker runs the engine's client and returns what it printed.
@@ -130,7 +114,7 @@ func (s *site) docker(args ...string) string {
 }
 
 func (s *site) try(args ...string) (string, error) {
-	out, err := exec.Command(client(), append([]string{"-H", "unix://" + s.socket}, args...)...).CombinedOutput()
+	out, err := exec.Command(lab.DockerClient(), append([]string{"-H", "unix://" + s.socket}, args...)...).CombinedOutput()
 	return strings.TrimSpace(string(out)), err
 }
 

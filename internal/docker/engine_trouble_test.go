@@ -166,7 +166,7 @@ func createRefused(t *testing.T, s *site) {
 	v.refused([]string{"no parent", "--ipam-opt parent=IF"}, "network", "create", "-d", "macvlan", "--ipam-driver", v.driver, "-o", "parent="+v.parent, v.name)
 	v.server.Freeze()
 	for _, typed := range [][]string{nil, {"--subnet", v.lan.Subnet.String()}} {
-		v.refused([]string{v.parent, "2s", "mvdhcp probe"}, v.createArgs(append(typed, "--ipam-opt", "timeout=2s")...)...)
+		v.refused([]string{v.parent, "2s", "mvdhcp doctor --parent " + v.parent}, v.createArgs(append(typed, "--ipam-opt", "timeout=2s")...)...)
 	}
 	v.server.Thaw()
 	if out := v.docker("network", "ls", "--format", "{{.Name}}"); strings.Contains(out, v.name+"\n") {
@@ -175,16 +175,20 @@ func createRefused(t *testing.T, s *site) {
 }
 
 // An engine before 27.0.1 asks for pools for ever when the host has an address
-// in the one it gets.
+// in the one it gets, later ones take it.
 func hostInSubnet(t *testing.T, s *site) {
 	v := s.bareVLAN(t, lab.ServerOptions{})
 	v.h.AddAddr(v.parent, netip.PrefixFrom(v.lan.Addr(50), 16).String())
 	mark := v.wire.Mark()
-	v.refused([]string{"--subnet", v.parent}, v.createArgs()...)
-	if n := len(v.wire.After(mark)); n > 20 {
-		t.Errorf("%d packets for one refusal", n)
+	if v.major() >= 28 {
+		v.create()
+	} else {
+		v.refused([]string{"--subnet", v.parent}, v.createArgs()...)
+		v.create("--subnet", v.lan.Subnet.String())
 	}
-	v.create("--subnet", v.lan.Subnet.String())
+	if n := len(v.wire.After(mark)); n > 20 {
+		t.Errorf("%d packets for one network", n)
+	}
 	web := v.start("web")
 	web.moved()
 }

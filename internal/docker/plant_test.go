@@ -50,12 +50,7 @@ func newPlantOn(t *testing.T, l *lab.Lab, o lab.ServerOptions, args ...string) *
 	}
 	s.dir, s.socket = dir, filepath.Join(dir, "d.sock")
 	t.Cleanup(func() { s.unmount(); os.RemoveAll(dir) })
-	containerd := filepath.Join(dir, "c.sock")
-	s.h.Start("containerd", "--root", dir+"/cr", "--state", dir+"/cs", "--address", containerd, "--log-level", "warn")
-	s.await("containerd", func() bool { _, err := os.Stat(containerd); return err == nil })
-	p := &plant{site: s, l: l, wire: s.h.Capture(lab.Uplink, lab.DHCPOnly), args: append(args,
-		"--log-level=warn", "--bridge=none", "--iptables=false", "--ip6tables=false", "--data-root", dir+"/dd", "--exec-root", dir+"/de",
-		"--pidfile", dir+"/d.pid", "-H", "unix://"+s.socket, "--containerd", containerd)}
+	p := &plant{site: s, l: l, wire: s.h.Capture(lab.Uplink, lab.DHCPOnly), args: append(args, s.containerd()...)}
 	p.front = newFront(t, filepath.Join(dir, "f.sock"), s.socket)
 
 	plugin := "/run/docker/plugins/" + s.driver + ".sock"
@@ -81,7 +76,7 @@ func newPlantOn(t *testing.T, l *lab.Lab, o lab.ServerOptions, args ...string) *
 // tries 15 s for each network and for each endpoint first.
 func (p *plant) startEngine() {
 	p.t.Helper()
-	p.engine = p.h.Start("dockerd", p.args...)
+	p.engine = p.h.StartEngine("dockerd", p.args...)
 	p.l.Eventually(3*time.Minute, "the engine answers", func() bool { _, err := p.try("version"); return err == nil })
 }
 

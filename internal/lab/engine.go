@@ -23,28 +23,37 @@ type Engine struct {
 	Socket string
 }
 
-// engineUnit has nothing of an engine's own unit but what the lab needs.
+// engineUnit has nothing of an engine's own unit but what the lab needs. Engines
+// from 29 on serve old clients, as Compose, only when told to.
 const engineUnit = `[Unit]
 DefaultDependencies=no
 [Service]
 Type=notify
-ExecStart=/usr/sbin/dockerd --bridge=none --iptables=false --ip6tables=false --exec-opt native.cgroupdriver=cgroupfs --log-level=warn ARGS
+Environment=PATH=SEARCH DOCKER_MIN_API_VERSION=1.24
+ExecStart=DOCKERD --bridge=none --iptables=false --ip6tables=false --exec-opt native.cgroupdriver=cgroupfs --log-level=warn ARGS
 KillMode=process
 TimeoutStartSec=60
 `
+
+// StartEngine is Start for a program of an engine: it finds the others.
+func (n *NS) StartEngine(name string, args ...string) *Process {
+	n.lab.tb.Helper()
+	cmd := exec.Command(n.lab.Tool(name), args...)
+	cmd.Env = append(os.Environ(), "PATH="+SearchPath())
+	return n.StartCommand(cmd)
+}
 
 // Engine starts one with more arguments and waits until it answers.
 func (s *Systemd) Engine(args ...string) *Engine {
 	l := s.Host.lab
 	l.tb.Helper()
-	l.Tool("dockerd")
-	unit := strings.ReplaceAll(engineUnit, "ARGS", strings.Join(args, " "))
+	unit := strings.NewReplacer("SEARCH", SearchPath(), "DOCKERD", l.Tool("dockerd"), "ARGS", strings.Join(args, " ")).Replace(engineUnit)
 	l.must(os.WriteFile(s.Path("/run/systemd/system/docker.service"), []byte(unit), 0o644), "write the engine's unit")
 	s.Run("systemctl", "daemon-reload")
 	s.Run("systemctl", "start", "docker.service")
 	e := &Engine{Systemd: s, Socket: s.Path("/run/docker.sock")}
 	tar := filepath.Join(l.dir, l.unique("image.tar"))
-	image, err := l.image()
+	image, err := ImageTar()
 	l.must(err, "make an image")
 	l.must(os.WriteFile(tar, image, 0o644), "write the image")
 	e.Docker("import", tar, Image+":latest")
@@ -71,7 +80,18 @@ func (e *Engine) TryDocker(args ...string) (string, error) {
 
 // DockerCommand is the engine's client, to be run from anywhere.
 func (e *Engine) DockerCommand(args ...string) *exec.Cmd {
-	return exec.Command("docker", append([]string{"-H", "unix://" + e.Socket}, args...)...)
+	return exec.Command(DockerClient(), append([]string{"-H", "unix://" + e.Socket}, args...)...)
+}
+
+// DockerClient is the engine's own client: one of a later version refuses some
+// options for an engine as old as Debian's.
+func DockerClient() string {
+	for _, dir := range []string{EngineDir(), "/usr/bin"} {
+		if path, err := exec.LookPath(filepath.Join(dir, "docker")); dir != "" && err == nil {
+			return path
+		}
+	}
+	return "docker"
 }
 
 // Close removes the engine's containers and ends it, so that nothing of it is
@@ -84,9 +104,13 @@ func (e *Engine) Close() {
 	_, _ = e.Try("systemctl", "stop", "docker.service")
 }
 
-// image is a root file system for docker import.
-func (l *Lab) image() ([]byte, error) {
-	bin, err := os.ReadFile(l.Tool("busybox"))
+// ImageTar is the root file system of Image, for docker import.
+func ImageTar() ([]byte, error) {
+	path, err := tool("busybox")
+	if err != nil {
+		return nil, err
+	}
+	bin, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}

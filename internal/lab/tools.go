@@ -4,6 +4,7 @@ package lab
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 )
@@ -25,8 +26,21 @@ var packageOf = map[string]string{
 	"udhcpd":          "udhcpd",
 }
 
-// Tool is the path of a program, found in PATH or where root's programs are. A
-// missing one ends the test with the name of its package.
+// EngineDir is the directory with another engine's dockerd, containerd and docker
+// than the installed ones: MVDHCP_ENGINE; empty: those that are installed.
+func EngineDir() string { return os.Getenv("MVDHCP_ENGINE") }
+
+// SearchPath is the PATH of an engine's processes: they run others by name.
+func SearchPath() string {
+	path := "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	if dir := EngineDir(); dir != "" {
+		path = dir + ":" + path
+	}
+	return path
+}
+
+// Tool is the path of a program, found in EngineDir, in PATH or where root's
+// programs are. A missing one ends the test with the name of its package.
 func (l *Lab) Tool(name string) string {
 	l.tb.Helper()
 	path, err := tool(name)
@@ -37,6 +51,11 @@ func (l *Lab) Tool(name string) string {
 }
 
 func tool(name string) (string, error) {
+	if dir := EngineDir(); dir != "" {
+		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
+			return path, nil
+		}
+	}
 	if path, err := exec.LookPath(name); err == nil {
 		return path, nil
 	}
