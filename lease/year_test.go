@@ -4,6 +4,7 @@ package lease
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -34,8 +35,9 @@ func TestSimYear(t *testing.T) {
 			}
 		}
 		lost := losses{}
-		// Outages that end after every lease expired, after T2, after T1, and before.
-		outages := []time.Duration{13 * time.Hour, 11 * time.Hour, 8 * time.Hour, time.Hour}
+		// Outages that end after every lease expired, once one is rebinding, after
+		// T2, after T1, and before.
+		outages := []time.Duration{13 * time.Hour, untilRebinding, 11 * time.Hour, 8 * time.Hour, time.Hour}
 		up, n := r.w.clock.Now(), 0
 		var downAt, backAt time.Duration
 		for start := r.w.clock.Now(); r.w.clock.Now()-start < year; {
@@ -47,11 +49,18 @@ func TestSimYear(t *testing.T) {
 					r.allBound(now, backAt, downAt, lost)
 				}
 			}
+			views := r.k.Leases("", false)
 			r.server(func(s *server) {
+				over := now-downAt >= outages[n%len(outages)]
+				if outages[n%len(outages)] == untilRebinding {
+					over = slices.ContainsFunc(views, func(v View) bool {
+						return v.State == Rebinding && s.grants[v.Spec.MAC.String()] != nil
+					})
+				}
 				switch {
 				case s.up && now-up > 40*24*time.Hour:
 					s.up, downAt, up = false, now, now
-				case !s.up && now-downAt >= outages[n%len(outages)]:
+				case !s.up && over:
 					s.up, backAt, n = true, now, n+1
 				case s.up && n%2 == 0: // an operator takes a lease back
 					s.drop(r.k.Leases(name(int(now/step)%leases), false)[0].Spec.MAC.String())
@@ -88,6 +97,10 @@ func TestSimYear(t *testing.T) {
 		r.Logf("events %v, %d applied, %d messages", counts, r.w.applied, p.n)
 	})
 }
+
+// untilRebinding is an outage in which every renewal fails and that a lease
+// outlives: at the hourly look a half of the time from T2 to expiry is left.
+const untilRebinding = time.Duration(-1)
 
 // losses is when each identity lost the address it is without now.
 type losses map[string]time.Time
