@@ -39,9 +39,20 @@ const DeclineWait = 10 * time.Second
 // It returns a *ConflictError as soon as there is one, nil when there is none,
 // and an error that wraps ctx.Err() when ctx ends first. mac is the own address.
 func CheckConflict(ctx context.Context, arp ARPConn, mac net.HardwareAddr, addr netip.Addr, probes int) error {
+	return check(ctx, arp, mac, addr, probes, conflicts)
+}
+
+// CheckInUse is CheckConflict for an address that is in use already: another
+// host that probes for it is no conflict, it is answered by ARP like anybody who
+// asks (RFC 5227, 2.4).
+func CheckInUse(ctx context.Context, arp ARPConn, mac net.HardwareAddr, addr netip.Addr, probes int) error {
+	return check(ctx, arp, mac, addr, probes, claims)
+}
+
+func check(ctx context.Context, arp ARPConn, mac net.HardwareAddr, addr netip.Addr, probes int, is conflictTest) error {
 	wait := randomBetween(0, ProbeWait)
 	for n := range probes {
-		if err := listen(ctx, arp, mac, addr, wait); err != nil {
+		if err := listen(ctx, arp, mac, addr, wait, is); err != nil {
 			return err
 		}
 		if err := arp.Probe(addr); err != nil {
@@ -52,12 +63,16 @@ func CheckConflict(ctx context.Context, arp ARPConn, mac net.HardwareAddr, addr 
 			wait = AnnounceWait
 		}
 	}
-	return listen(ctx, arp, mac, addr, wait)
+	return listen(ctx, arp, mac, addr, wait, is)
 }
 
 // WatchConflict listens until ctx is done, and returns nil then, or until
 // another host uses addr: a *ConflictError.
 func WatchConflict(ctx context.Context, arp ARPConn, mac net.HardwareAddr, addr netip.Addr) error {
+	return watch(ctx, arp, mac, addr, conflicts)
+}
+
+func watch(ctx context.Context, arp ARPConn, mac net.HardwareAddr, addr netip.Addr, is conflictTest) error {
 	for {
 		p, err := arp.Receive(ctx)
 		switch {
@@ -65,7 +80,7 @@ func WatchConflict(ctx context.Context, arp ARPConn, mac net.HardwareAddr, addr 
 			return nil
 		case err != nil:
 			return fmt.Errorf("listening for ARP about %v: %w", addr, err)
-		case conflicts(p, mac, addr):
+		case is(p, mac, addr):
 			return &ConflictError{Addr: addr, By: bytes.Clone(p.SenderMAC)}
 		}
 	}
@@ -85,20 +100,26 @@ func Announce(ctx context.Context, arp ARPConn, addr netip.Addr) error {
 	return nil
 }
 
+// conflictTest reports whether p is a conflict about addr for the host with mac.
+type conflictTest func(p ARPPacket, mac net.HardwareAddr, addr netip.Addr) bool
+
 // conflicts reports whether p shows another host with addr, or one that probes
 // for it at the same time (RFC 5227, 2.1.1).
 func conflicts(p ARPPacket, mac net.HardwareAddr, addr netip.Addr) bool {
-	if bytes.Equal(p.SenderMAC, mac) {
-		return false
-	}
-	return p.SenderIP == addr || p.Request && p.SenderIP.IsUnspecified() && p.TargetIP == addr
+	probes := p.Request && p.SenderIP.IsUnspecified() && p.TargetIP == addr && !bytes.Equal(p.SenderMAC, mac)
+	return probes || claims(p, mac, addr)
 }
 
-// listen is WatchConflict for d at the longest.
-func listen(ctx context.Context, arp ARPConn, mac net.HardwareAddr, addr netip.Addr, d time.Duration) error {
+// claims reports whether p shows another host with addr (RFC 5227, 2.4).
+func claims(p ARPPacket, mac net.HardwareAddr, addr netip.Addr) bool {
+	return p.SenderIP == addr && !bytes.Equal(p.SenderMAC, mac)
+}
+
+// listen is watch for d at the longest.
+func listen(ctx context.Context, arp ARPConn, mac net.HardwareAddr, addr netip.Addr, d time.Duration, is conflictTest) error {
 	wait, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
-	if err := WatchConflict(wait, arp, mac, addr); err != nil {
+	if err := watch(wait, arp, mac, addr, is); err != nil {
 		return err
 	}
 	if ctx.Err() != nil {
@@ -118,7 +139,7 @@ func (x *exchange) verify(ctx context.Context, b Binding) (Binding, error) {
 		err = CheckConflict(ctx, x.ARP, x.MAC, addr, ProbeNum)
 	} else {
 		x.probe(addr) // what Requested opened the link to has not been asked yet
-		err = listen(ctx, x.ARP, x.MAC, addr, FastWait)
+		err = listen(ctx, x.ARP, x.MAC, addr, FastWait, conflicts)
 	}
 	var conflict *ConflictError
 	if !errors.As(err, &conflict) {

@@ -220,6 +220,31 @@ func TestCheckConflictTiming(t *testing.T) {
 	}
 }
 
+func TestCheckInUse(t *testing.T) {
+	for name, tt := range map[string]struct {
+		p        ARPPacket
+		conflict bool
+	}{
+		"probe of another":  {sameTime, false},
+		"reply of a holder": {holder, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			within(t, time.Minute, func(t *testing.T, ctx context.Context) {
+				arp := newFakeARP(func(a *fakeARP, n int, _ netip.Addr) {
+					if n == 2 {
+						a.arrive(time.Millisecond, tt.p)
+					}
+				})
+				err := CheckInUse(ctx, arp, clientMAC, leased, ProbeNum)
+				var conflict *ConflictError
+				if errors.As(err, &conflict) != tt.conflict || !tt.conflict && (err != nil || len(arp.probes) != ProbeNum) {
+					t.Errorf("error %v after %d probes", err, len(arp.probes))
+				}
+			})
+		})
+	}
+}
+
 func TestWatchConflict(t *testing.T) {
 	within(t, time.Hour, func(t *testing.T, ctx context.Context) {
 		arp := newFakeARP(nil)

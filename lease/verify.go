@@ -77,7 +77,7 @@ func (k *Keeper) watch(ctx context.Context, r Record) error {
 		return err
 	}
 	if n := map[dhcpclient.ConflictCheck]int{dhcpclient.ConflictFast: 2, dhcpclient.ConflictAsync: dhcpclient.ProbeNum}[r.Spec.Conflict]; n > 0 {
-		if err := dhcpclient.CheckConflict(ctx, arp, r.Spec.MAC, addr, n); err != nil && !k.besides(r, err) {
+		if err := dhcpclient.CheckInUse(ctx, arp, r.Spec.MAC, addr, n); err != nil && !k.besides(r, err) {
 			return err
 		}
 	}

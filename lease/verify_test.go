@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lease
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"mvdhcp/dhcpclient"
+)
+
+// Another host that probes for an address in use is no conflict, one that has it
+// is, also while the check goes on in the background.
+func TestARPWhileVerifying(t *testing.T) {
+	for name, tc := range map[string]struct {
+		probe bool
+		want  []EventKind
+	}{
+		"probe": {true, []EventKind{EvBound}},
+		"claim": {false, []EventKind{EvBound, EvConflict, EvBound}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sim(t, func(r *rig) {
+				rec := r.attach("web")
+				addr := rec.Binding.Address.Addr()
+				time.Sleep(time.Second)
+				synctest.Wait()
+				p := dhcpclient.ARPPacket{Request: true, SenderMAC: net.HardwareAddr{2, 9, 9, 9, 9, 9}, SenderIP: addr, TargetIP: addr}
+				if tc.probe {
+					p.SenderIP = netip.IPv4Unspecified()
+				}
+				r.w.mu.Lock()
+				if len(r.w.arps) != 1 {
+					r.Errorf("%d ARP sockets", len(r.w.arps))
+				}
+				for a := range r.w.arps {
+					a.in <- p
+				}
+				r.w.mu.Unlock()
+				r.settle()
+				r.want(tc.want...)
+				if got := r.onKid("web/eth0"); (got == rec.Binding.Address.String()) != tc.probe {
+					r.Errorf("on the child: %q", got)
+				}
+			})
+		})
+	}
+}
