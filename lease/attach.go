@@ -101,7 +101,7 @@ func (k *Keeper) reserve(ctx context.Context, host Host, o AttachOptions) (e *en
 			if kept := k.kept(spec); kept != nil {
 				p := kept.rec
 				prev, e = &p, kept
-				rec.ID, rec.Created, rec.Binding, rec.BoundAt, rec.Renewals, rec.MadeParent = p.ID, p.Created, p.Binding, p.BoundAt, p.Renewals, p.MadeParent
+				rec.ID, rec.Created, rec.Binding, rec.BoundAt, rec.Renewals, rec.MadeParent, rec.Former = p.ID, p.Created, p.Binding, p.BoundAt, p.Renewals, p.MadeParent, prev
 			}
 			e.rec, e.tries, e.missing = rec, 0, false
 			k.enter(e)

@@ -238,7 +238,7 @@ func (k *Keeper) bind(e *entry, b dhcpclient.Binding, at time.Duration) {
 func (k *Keeper) bound(e *entry, b dhcpclient.Binding, at time.Duration) Record {
 	m := k.moment(at)
 	return k.update(e, func(r *Record) {
-		r.State, r.Binding, r.BoundAt, r.Offered, r.LastError, r.Established = Bound, &b, m, nil, "", true
+		r.State, r.Binding, r.BoundAt, r.Offered, r.Former, r.LastError, r.Established = Bound, &b, m, nil, nil, "", true
 		e.bound, e.tries, e.missing, e.suspect, e.until = at, 0, false, false, 0
 		e.due = never
 		if b.Lease != dhcpclient.Infinite {

@@ -4,6 +4,7 @@ package lease
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -63,4 +64,65 @@ func TestAttachKeptOfAnotherAddress(t *testing.T) {
 			r.Error(v.State)
 		}
 	})
+}
+
+// A keeper that is killed at any write of an attach from a kept lease leaves it
+// kept: the next one takes the child away and gives nothing back.
+func TestAttachFromKeptInterrupted(t *testing.T) {
+	for name, moves := range map[string]bool{"confirmed": false, "refused": true} {
+		for n := 0; ; n++ {
+			reached := false
+			t.Run(fmt.Sprintf("%s, write %d", name, n+1), func(t *testing.T) {
+				sim(t, func(r *rig) {
+					rec := r.attach("web")
+					r.settle()
+					if _, err := r.k.Keep(r.Context(), rec.ID); err != nil {
+						r.Fatal(err)
+					}
+					if moves { // the server has another address for it
+						r.server(func(s *server) {
+							s.drop(rec.Spec.MAC.String())
+							s.bad[rec.Binding.Address.Addr()] = never
+						})
+					}
+					var wrote []Record
+					r.store.onPut = func(w Record) { wrote = append(wrote, w) }
+					if _, err := r.attachTo(r.options("web", r.w.addSpace("web2"))); err != nil {
+						r.Fatal(err)
+					}
+					r.store.onPut = nil
+					r.halt()
+					if n == len(wrote) || wrote[n].Established {
+						return
+					}
+					reached = true
+					if err := r.store.Put(wrote[n]); err != nil {
+						r.Fatal(err)
+					}
+					r.w.messages()
+					r.start()
+					time.Sleep(time.Second)
+					if moves && wrote[n].Offered != nil {
+						r.wire("RELEASE packet unicast")
+					} else {
+						r.wire()
+					}
+					v := r.one()
+					if v.State != Kept || v.ID != rec.ID || v.Binding.Address != rec.Binding.Address || len(r.w.kids()) != 0 {
+						r.Errorf("%s %v, children %v", v.State, v.Binding, r.w.kids())
+					}
+					time.Sleep(13 * time.Hour)
+					if vs := r.k.Leases("", false); len(vs) != 0 {
+						r.Errorf("after its expiry: %+v", vs)
+					}
+				})
+			})
+			if !reached {
+				if n == 0 {
+					t.Errorf("%s: no write before the lease is bound", name)
+				}
+				break
+			}
+		}
+	}
 }

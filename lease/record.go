@@ -157,6 +157,9 @@ type Record struct {
 	// Waiting is set on a kept lease whose container has stopped: it is attached
 	// again when the container starts, however long that takes.
 	Waiting bool `json:"waiting,omitempty"`
+	// Former is the kept record that an attach under way goes on from: what is
+	// there again once the attach is undone, by whichever keeper.
+	Former *Record `json:"former,omitempty"`
 	// Resolv is where DNS was written to, and what stood there before.
 	Resolv *SavedResolv `json:"resolv,omitempty"`
 }
@@ -216,6 +219,11 @@ func (r *Record) check() error {
 			return fmt.Errorf("lease %s: binding of %v for %v", r.ID, b.Address, b.Lease)
 		case b.Lease != dhcpclient.Infinite && (b.T1 <= 0 || b.T1 >= b.T2 || b.T2 >= b.Lease):
 			return fmt.Errorf("lease %s: T1 %v, T2 %v, lease %v", r.ID, b.T1, b.T2, b.Lease)
+		}
+	}
+	if r.Former != nil {
+		if err := r.Former.check(); err != nil {
+			return err
 		}
 	}
 	if r.Binding == nil && (r.State.HasAddress() || r.State == Kept && !r.Waiting) {

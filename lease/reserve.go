@@ -92,7 +92,7 @@ func (k *Keeper) borrow(ctx context.Context, e *entry, prev *Record, progress fu
 		k.bind(e, b, at)
 	case prev != nil && errors.Is(err, dhcpclient.ErrNoAnswer) && !errors.Is(err, context.Canceled) && k.clock.Now() < k.expiry(e):
 		k.log.Warn("no DHCP server answers: the held lease is used on", "lease", r.ID, "identity", r.Spec.Identity, "error", err)
-		k.update(e, func(r *Record) { r.Offered, r.LastError, r.Established = nil, oneLine(err), true })
+		k.update(e, func(r *Record) { r.Offered, r.Former, r.LastError, r.Established = nil, nil, oneLine(err), true })
 	default:
 		return err
 	}

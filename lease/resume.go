@@ -114,7 +114,11 @@ func (k *Keeper) inspect(e *entry) bool {
 		if p, err := k.host.Parent(r.Spec.Parent); err == nil && p.Ours {
 			k.update(e, func(r *Record) { r.MadeParent = true })
 		}
-		k.teardown(e, "its attach was interrupted", true)
+		if former := k.record(e).Former; former != nil {
+			k.undo(e, former)
+		} else {
+			k.teardown(e, "its attach was interrupted", true)
+		}
 		return false
 	}
 	now := k.clock.Now()
