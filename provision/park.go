@@ -48,6 +48,7 @@ func (k *Kernel) CreateParked(spec ChildSpec, mtu int) (Child, error) {
 	}
 	child, err := k.parked(Child{Name: spec.Name, MAC: spec.MAC})
 	if err != nil {
+		k.unmake(spec)
 		return Child{}, err
 	}
 	err = k.onHost(func(c *conn) error {
@@ -65,6 +66,17 @@ func (k *Kernel) CreateParked(spec ChildSpec, mtu int) (Child, error) {
 		return Child{}, fmt.Errorf("set up %s: %w", spec.Name, err)
 	}
 	return child, nil
+}
+
+// unmake deletes what CreateParked made, if it can be read by now.
+func (k *Kernel) unmake(spec ChildSpec) {
+	_ = inNS(k.host, func(c *conn) error {
+		l, err := c.linkByName(own, spec.Name)
+		if err != nil || !isChild(l, spec.MAC) {
+			return err
+		}
+		return c.deleteLink(own, l.index)
+	})
 }
 
 // DeleteParked deletes the macvlan link of this name in the host's namespace

@@ -3,12 +3,15 @@
 package provision
 
 import (
+	"encoding/binary"
 	"errors"
 	"net"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -57,6 +60,33 @@ func TestCreateParked(t *testing.T) {
 	spec.Name = ""
 	if _, err := h.CreateParked(spec, 0); !errors.Is(err, ErrInvalid) {
 		t.Error("made without a name:", err)
+	}
+}
+
+// A child that can't be read once it is made does not stay.
+func TestCreateParkedUnread(t *testing.T) {
+	h := newHost(t)
+	native := binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, unix.RTM_NEWLINK)) // BPF loads in network byte order
+	program, err := bpf.Assemble([]bpf.Instruction{
+		bpf.LoadAbsolute{Off: 4, Size: 2}, // struct nlmsghdr, nlmsg_type
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(native), SkipTrue: 1},
+		bpf.RetConstant{Val: 0},
+		bpf.RetConstant{Val: 0xffffffff},
+	})
+	must(t, err)
+	raw := make([]unix.SockFilter, len(program))
+	for i, ins := range program {
+		raw[i] = unix.SockFilter{Code: ins.Op, Jt: ins.Jt, Jf: ins.Jf, K: ins.K}
+	}
+	must(t, unix.SetsockoptSockFprog(h.conn.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(raw)), Filter: &raw[0]}))
+	spec := ChildSpec{Parent: h.parent, Name: "mv3", MAC: mac(3), Mode: Bridge, Alias: "ours 3"}
+	if _, err := h.CreateParked(spec, 0); !errors.Is(err, ErrGone) {
+		t.Error("made and read:", err)
+	}
+	names, err := h.Names(h.ns)
+	must(t, err)
+	if slices.Contains(names, "mv3") {
+		t.Error("it stays:", names)
 	}
 }
 
