@@ -65,7 +65,7 @@ func TestHostLink(t *testing.T) {
 		time.Sleep(time.Second)
 		r.peers()
 		c := r.attach("c")
-		r.k.Observe(provision.Event{Kind: provision.ChildChanged, NSID: link.Child.NSID, Index: link.Child.Index})
+		r.k.Observe(provision.Event{Kind: provision.ChildChanged, NSID: hostNSID, Index: link.Child.Index})
 		time.Sleep(time.Second)
 		r.peers(c)
 		if n := r.k.EventCounts()[EvRepaired]; n > 0 {
@@ -73,6 +73,25 @@ func TestHostLink(t *testing.T) {
 		}
 		if v := r.k.Leases("link", false)[0]; v.State != Bound || !v.RenewAt.After(time.Now().Add(time.Hour)) {
 			r.Errorf("%s, to be renewed at %v", v.State, v.RenewAt)
+		}
+	})
+}
+
+// A host link that lost its address by hand has it back, by the event that the
+// kernel has of it.
+func TestHostLinkRepaired(t *testing.T) {
+	sim(t, func(r *rig) {
+		link := r.link()
+		r.settle()
+		r.got()
+		if err := r.w.Unconfigure(link.NS, link.Child); err != nil {
+			r.Fatal(err)
+		}
+		r.k.Observe(provision.Event{Kind: provision.ChildChanged, NSID: hostNSID, Index: link.Child.Index})
+		time.Sleep(time.Second)
+		r.want(EvRepaired)
+		if got, want := r.onKid("host/mvhost"), link.Binding.Address.Addr().String()+"/32"; got != want {
+			r.Errorf("on the child: %q, want %s", got, want)
 		}
 	})
 }

@@ -18,7 +18,12 @@ const (
 	maxChanged = 4096
 )
 
+// childKey is where a child is. In the host's own namespace nsid is hostNSID,
+// whatever id it has for itself.
 type childKey struct{ nsid, index int }
+
+// hostNSID is how events call the host's own namespace.
+const hostNSID = -1
 
 // change is what the events of one child come to.
 type change struct {
@@ -53,7 +58,11 @@ func (k *Keeper) childChanged(ev provision.Event) {
 func (k *Keeper) lookAtChanged() {
 	for _, e := range k.leases {
 		r := &e.rec
-		c, ok := k.changed[childKey{r.Child.NSID, r.Child.Index}]
+		key := childKey{r.Child.NSID, r.Child.Index}
+		if r.Target.Kind == TargetHost {
+			key.nsid = hostNSID
+		}
+		c, ok := k.changed[key]
 		if ok && r.State != Kept && r.State != Releasing && !e.missing && (c.lost || c.down || c.name != "" && c.name != r.Child.Name) {
 			k.suspect(e, max(0, e.repairAt-k.clock.Now()))
 		}

@@ -21,7 +21,9 @@ type hostLink struct {
 	mac  string
 	mtu  int
 	live bool // up, with carrier
-	seen bool // since mark
+	// child: it is a macvlan link, as those that CreateChild makes here.
+	child bool
+	seen  bool // since mark
 }
 
 // put takes in a link as it is now and returns what that changed.
@@ -29,7 +31,7 @@ func (s *hostLinks) put(l link) []Event {
 	if s.links == nil {
 		s.links = map[int]*hostLink{}
 	}
-	now := &hostLink{name: l.name, mac: string(l.mac), mtu: l.mtu, live: l.up() && l.carrier(), seen: true}
+	now := &hostLink{name: l.name, mac: string(l.mac), mtu: l.mtu, live: l.up() && l.carrier(), child: l.kind == "macvlan", seen: true}
 	before := s.links[l.index]
 	s.links[l.index] = now
 	event := func(kind EventKind) Event { return Event{Kind: kind, Name: now.name, Index: l.index, NSID: -1} }
@@ -57,6 +59,12 @@ func (s *hostLinks) put(l link) []Event {
 		events = append(events, event(ParentDown))
 	}
 	return events
+}
+
+// isChild reports whether the link could be a child.
+func (s *hostLinks) isChild(index int) bool {
+	l := s.links[index]
+	return l != nil && l.child
 }
 
 func (s *hostLinks) remove(index int) []Event {

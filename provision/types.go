@@ -132,8 +132,9 @@ const (
 	ParentRenamed
 	// ChildGone: a child was deleted in its namespace.
 	ChildGone
-	// ChildChanged: a child in another namespace is as Name and Up say, or (then
-	// Name is empty) lost an address or a route. It also comes of changes that
+	// ChildChanged: a child in another namespace is as Name and Up say, or one in
+	// any namespace (Name is empty, NSID -1 for the host's) lost an address or a
+	// route. It also comes of changes that
 	// this program makes itself, and for any link that could be a child.
 	ChildChanged
 	// NamespaceGone: the kernel freed the namespace.

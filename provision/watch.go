@@ -210,8 +210,12 @@ func (w *Watcher) message(h unix.NlMsghdr, data []byte, nsid int) error {
 			w.emit(Event{Kind: ChildGone, Name: l.name, Index: l.index, NSID: nsid})
 		}
 	case unix.RTM_DELADDR, unix.RTM_DELROUTE:
-		if index, ok := lost(h, data); ok && nsid != own {
+		switch index, ok := lost(h, data); {
+		case !ok:
+		case nsid != own:
 			w.emit(Event{Kind: ChildChanged, Index: index, NSID: nsid})
+		case w.state.isChild(index):
+			w.tell([]Event{{Kind: ChildChanged, Index: index, NSID: own}})
 		}
 	case unix.RTM_NEWNSID:
 		return w.learnOwnID()

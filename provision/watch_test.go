@@ -211,6 +211,35 @@ func TestWatchNamespaceGone(t *testing.T) {
 	}
 }
 
+// What a child in the host's own namespace loses is told, what other links there
+// lose is not.
+func TestWatchHostChild(t *testing.T) {
+	h := newHost(t)
+	nh := handle(t, h.ns)
+	eventually(t, "carrier", func() bool { p, err := h.Parent("p0"); return err == nil && p.Carrier })
+	spec := h.spec(1)
+	spec.Name = "mvh"
+	c, err := h.CreateChild(t.Context(), h.ns, spec)
+	must(t, err)
+	must(t, h.Apply(h.ns, c, Config{Address: prefix("10.80.0.5/32"), Lifetime: time.Hour, Routes: []Route{{Dst: prefix("10.80.0.6/32")}}}))
+	p0, mvh := linkNamed(t, nh, "p0"), linkNamed(t, nh, "mvh")
+	route := &netlink.Route{LinkIndex: c.Index, Dst: mustAddr(t, "10.80.0.6/32").IPNet, Scope: netlink.SCOPE_LINK}
+	events := watch(t, h)
+	theirs := mustAddr(t, "198.51.100.1/24")
+	lost := Event{Kind: ChildChanged, Index: c.Index, NSID: -1}
+	for _, remove := range []func() error{
+		func() error { return nh.RouteDel(route) },
+		func() error { return nh.AddrDel(mvh, mustAddr(t, "10.80.0.5/32")) },
+	} {
+		must(t, nh.AddrAdd(p0, theirs))
+		must(t, nh.AddrDel(p0, theirs))
+		must(t, remove())
+		if diff := cmp.Diff(lost, nextOfAll(t, events)); diff != "" {
+			t.Fatal(diff)
+		}
+	}
+}
+
 // Other namespaces' knowledge of each other is not ours.
 func TestWatchForeignIDs(t *testing.T) {
 	h := newHost(t)
