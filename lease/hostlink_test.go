@@ -96,6 +96,27 @@ func TestHostLinkRepaired(t *testing.T) {
 	})
 }
 
+// A host link's route goes with an address that a server takes back, however long
+// the kernel needs to take that off its child.
+func TestHostLinkWithoutLost(t *testing.T) {
+	sim(t, func(r *rig) {
+		r.link()
+		a := r.attach("a")
+		r.settle()
+		r.peers(a)
+		r.w.unconfigureFor = time.Second
+		r.server(func(s *server) {
+			s.drop(a.Spec.MAC.String())
+			s.size = 0
+		})
+		if _, err := r.k.Renew(r.Context(), a.ID); !isNAK(err) {
+			r.Error(err)
+		}
+		r.settle()
+		r.peers()
+	})
+}
+
 // Routes follow while the link waits for its next repair, for which it is looked
 // at once more and no sooner.
 func TestHostLinkBetweenRepairs(t *testing.T) {

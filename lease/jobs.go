@@ -173,11 +173,14 @@ func (k *Keeper) answered(e *entry, err error) {
 		k.later(e, err)
 		return
 	}
-	k.event(EvNAK, k.record(e), "%v", err)
+	r := k.record(e)
 	k.lose(e, err, 0)
+	k.event(EvNAK, r, "%v", err)
 }
 
-// lose takes the address off the child and starts at INIT after wait.
+// lose takes the address off the child and starts at INIT after wait. The event
+// is the caller's to tell of, after it: whoever hears of it finds the lease
+// without the address.
 func (k *Keeper) lose(e *entry, err error, wait time.Duration) {
 	k.endVerify(e)
 	r := k.record(e)
@@ -196,8 +199,8 @@ func (k *Keeper) lose(e *entry, err error, wait time.Duration) {
 func (k *Keeper) expire(e *entry) {
 	r := k.record(e)
 	err := fmt.Errorf("lease of %v from %v expired", r.Binding.Address, r.Binding.Server)
-	k.event(EvExpired, r, "%v", err)
 	k.lose(e, err, 0)
+	k.event(EvExpired, r, "%v", err)
 }
 
 // restart runs one try from INIT on a child that is there.

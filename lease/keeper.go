@@ -278,9 +278,10 @@ func (k *Keeper) own(ctx context.Context, e *entry, preempt bool) (context.Conte
 			k.mu.Unlock()
 			return nil, nil, errors.New("the keeper is stopping")
 		}
-		if k.leases[e.rec.ID] != e {
+		id := e.rec.ID
+		if k.leases[id] != e {
 			k.mu.Unlock()
-			return nil, nil, fmt.Errorf("lease %s %w", e.rec.ID, errEnded)
+			return nil, nil, fmt.Errorf("lease %s %w", id, errEnded)
 		}
 		if e.op == nil {
 			jctx, release := k.take(ctx, e)
@@ -297,7 +298,7 @@ func (k *Keeper) own(ctx context.Context, e *entry, preempt bool) (context.Conte
 		select {
 		case <-o.done:
 		case <-ctx.Done():
-			return nil, nil, fmt.Errorf("lease %s is busy: %w", e.rec.ID, ctx.Err())
+			return nil, nil, fmt.Errorf("lease %s is busy: %w", id, ctx.Err())
 		}
 	}
 }

@@ -35,6 +35,8 @@ type world struct {
 	createErr error // of CreateChild
 	udpErr    error // of Send on a UDP socket
 	removed   []string
+	// unconfigureFor is how long Unconfigure takes.
+	unconfigureFor time.Duration
 	// makeParents lets EnsureParent make what is missing.
 	makeParents bool
 	// busyParents makes RemoveParent find children on the parent.

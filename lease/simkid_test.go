@@ -66,6 +66,7 @@ func (w *world) configure(ns provision.Namespace, c provision.Child, addr netip.
 }
 
 func (w *world) Unconfigure(ns provision.Namespace, c provision.Child) error {
+	time.Sleep(w.unconfigureFor)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	k, err := w.kid(ns, c)

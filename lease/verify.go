@@ -112,6 +112,6 @@ func (k *Keeper) conflicted(e *entry, conflict *dhcpclient.ConflictError) {
 		conn.Close()
 		conflict.Declined = err == nil
 	}
-	k.event(EvConflict, r, "%v", conflict)
 	k.lose(e, conflict, declineWait)
+	k.event(EvConflict, r, "%v", conflict)
 }

@@ -3,14 +3,42 @@
 package lease
 
 import (
+	"context"
+	"errors"
 	"net"
 	"net/netip"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"mvdhcp/dhcpclient"
 )
+
+// Who waits for a lease in vain reads its record as it is.
+func TestOwnBusy(t *testing.T) {
+	sim(t, func(r *rig) {
+		rec := r.attach("web")
+		r.settle()
+		e, release, err := r.k.seize(r.Context(), rec.ID)
+		if err != nil {
+			r.Fatal(err)
+		}
+		defer release()
+		ended, cancel := context.WithCancel(r.Context())
+		cancel()
+		var wg sync.WaitGroup
+		for range 100 { // one of them reads while the record changes
+			wg.Go(func() {
+				if _, _, err := r.k.own(ended, e, false); !errors.Is(err, context.Canceled) {
+					r.Error(err)
+				}
+			})
+			wg.Go(func() { r.k.update(e, func(r *Record) { *r = rec }) })
+		}
+		wg.Wait()
+	})
+}
 
 // Another host that probes for an address in use is no conflict, one that has it
 // is, also while the check goes on in the background.
