@@ -61,7 +61,9 @@ func (k *Keeper) Attach(ctx context.Context, o AttachOptions, progress func(stri
 		}
 		return Record{}, err
 	}
-	return k.record(e), nil
+	r := k.record(e)
+	k.supersede(ctx, r)
+	return r, nil
 }
 
 // reserve enters the intent of an attach into the keeper's memory, owned by the
@@ -167,15 +169,49 @@ func (k *Keeper) clash(o AttachOptions, spec Spec) (*entry, error) {
 // errNameRace: another attach took the interface name in the same moment.
 var errNameRace = errors.New("the interface name was taken in the same moment: try again")
 
-// kept returns the free kept entry of the spec's identity. The lock is held.
+// kept returns the free kept entry that an attach goes on from: of the spec's
+// identity, with its MAC, or a pool's. The lock is held.
 func (k *Keeper) kept(spec Spec) *entry {
 	for _, e := range k.leases {
-		r := &e.rec
-		if r.State == Kept && e.op == nil && r.Spec.Identity == spec.Identity && r.Spec.Parent == spec.Parent && r.Spec.Ifname == spec.Ifname {
+		if r := &e.rec; r.State == Kept && e.op == nil && r.Spec.sameChild(&spec) && (r.Pool != nil || bytes.Equal(r.Spec.MAC, spec.MAC)) {
 			return e
 		}
 	}
 	return nil
+}
+
+// sameChild reports whether two specs are of one child, whatever its MAC is.
+func (s *Spec) sameChild(o *Spec) bool {
+	return s.Identity == o.Identity && s.Parent == o.Parent && s.Ifname == o.Ifname
+}
+
+// keptFor reports whether the record is kept for the next attach of the child.
+func (r *Record) keptFor(s *Spec) bool {
+	return r.State == Kept && r.Pool == nil && r.Spec.sameChild(s)
+}
+
+// supersede gives back what is kept for the child of a lease that was attached
+// with another MAC. A server that goes by the client identifier may have granted
+// the same address again: that one has it now, and nothing is given back.
+func (k *Keeper) supersede(ctx context.Context, now Record) {
+	var old []*entry
+	k.mu.Lock()
+	for _, e := range k.leases {
+		if r := &e.rec; r.keptFor(&now.Spec) {
+			old = append(old, e)
+		}
+	}
+	k.mu.Unlock()
+	for _, e := range old {
+		_, release, err := k.own(ctx, e, true)
+		if err != nil {
+			continue // it has ended, or ends when it expires
+		}
+		if r := k.record(e); r.keptFor(&now.Spec) {
+			k.teardown(e, fmt.Sprintf("its identity was attached with MAC %v", now.Spec.MAC), !r.sameAddress(now.Binding))
+		}
+		release()
+	}
 }
 
 // settle brings an entry whose target is gone to its end: a lease that is being

@@ -208,7 +208,7 @@ func (k *Keeper) held(e *entry, offer dhcpclient.Binding) error {
 	k.mu.Lock()
 	now := k.clock.Now()
 	for _, o := range k.leases {
-		if o != e && o.rec.Binding != nil && o.rec.Spec.Parent == e.rec.Spec.Parent && o.rec.Binding.Address.Addr() == addr && (o.rec.State.HasAddress() || o.rec.State == Kept) && now < o.expiry() {
+		if former := o.rec.keptFor(&e.rec.Spec); o != e && !former && o.rec.Binding != nil && o.rec.Spec.Parent == e.rec.Spec.Parent && o.rec.Binding.Address.Addr() == addr && (o.rec.State.HasAddress() || o.rec.State == Kept) && now < o.expiry() {
 			by := o.rec.Spec.Identity
 			k.mu.Unlock()
 			return fmt.Errorf("it is leased to %s on this host", by)

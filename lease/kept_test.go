@@ -5,6 +5,7 @@ package lease
 import (
 	"errors"
 	"fmt"
+	"net"
 	"testing"
 	"time"
 
@@ -124,5 +125,60 @@ func TestAttachFromKeptInterrupted(t *testing.T) {
 				break
 			}
 		}
+	}
+}
+
+// A kept lease whose identity is attached with another MAC is given back once
+// that has its own, and stays kept when that fails.
+func TestAttachKeptOfAnotherMAC(t *testing.T) {
+	for name, tc := range map[string]struct {
+		id   string // the client identifier of both
+		wire []string
+	}{
+		"another client": {"", []string{"DISCOVER packet broadcast", "REQUEST packet broadcast", "RELEASE parent unicast"}},
+		"same address":   {"same", []string{"DISCOVER packet broadcast", "REQUEST packet broadcast"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sim(t, func(r *rig) {
+				o := r.options("web", r.w.addSpace("web"))
+				o.ClientID = tc.id
+				rec, err := r.attachTo(o)
+				if err != nil {
+					r.Fatal(err)
+				}
+				r.settle()
+				if _, err := r.k.Keep(r.Context(), rec.ID); err != nil {
+					r.Fatal(err)
+				}
+				o.NS, o.Spec.MAC = r.w.addSpace("web2"), net.HardwareAddr{2, 0, 0, 0, 7, 7}
+				r.server(func(s *server) { s.up = false })
+				if _, err := r.attachTo(o); err == nil {
+					r.Fatal("attached without a server")
+				}
+				if v := r.one(); v.ID != rec.ID || v.State != Kept {
+					r.Fatalf("after a failed attach: %s", v.State)
+				}
+				r.server(func(s *server) {
+					if s.up = true; tc.id != "" { // it goes by the client identifier
+						mac, addr := o.Spec.MAC.String(), rec.Binding.Address.Addr()
+						s.grants[mac], s.owner[addr] = s.grants[rec.Spec.MAC.String()], mac
+						delete(s.grants, rec.Spec.MAC.String())
+					}
+				})
+				r.w.messages()
+				again, err := r.attachTo(o)
+				if err != nil {
+					r.Fatal(err)
+				}
+				r.settle()
+				r.wire(tc.wire...)
+				if same := again.Binding.Address == rec.Binding.Address; same != (tc.id != "") {
+					r.Errorf("%v, it was %v", again.Binding.Address, rec.Binding.Address)
+				}
+				if v := r.one(); v.ID != again.ID || v.State != Bound {
+					r.Errorf("left: %s %s", v.ID, v.State)
+				}
+			})
+		})
 	}
 }
