@@ -33,7 +33,7 @@ func TestAttachFailsFast(t *testing.T) {
 			}
 		}
 		set(false, false)
-		attempt("set down", "is set down, and 1 leases on it wait", 0)
+		attempt("set down", "is set down, and 1 lease on it waits", 0)
 		set(true, true)
 		time.Sleep(time.Minute)
 		set(true, false)

@@ -131,7 +131,7 @@ func (k *Keeper) CheckParent(name string) error {
 	case p.Carrier:
 		k.parentUp(provision.Event{Kind: provision.ParentUp, Name: name, Index: p.Index})
 	case !p.Up && n > 0:
-		return unusableParent(fmt.Sprintf("parent %s is set down, and %d leases on it wait: bring it up with `ip link set %s up`", name, n, link))
+		return unusableParent(fmt.Sprintf("parent %s is set down, and %s: bring it up with `ip link set %s up`", name, leases(n, "on it wait"), link))
 	case p.Up && k.clock.Now()-since >= carrierWait:
 		return noCarrier(name)
 	}
@@ -181,7 +181,7 @@ func (k *Keeper) parentDown(ev provision.Event) {
 			st.since = now
 		}
 		if st.down != why {
-			told = append(told, fmt.Sprintf("parent %s %s: %d leases wait", name, why, k.users(name)))
+			told = append(told, fmt.Sprintf("parent %s %s: %s", name, why, leases(k.users(name), "wait")))
 		}
 		st.down, st.gone = why, ev.Kind == provision.ParentGone
 	}
@@ -220,7 +220,7 @@ func (k *Keeper) parentUp(ev provision.Event) {
 			}
 		}
 		if n > 0 {
-			told = append(told, Event{Time: k.clock.Wall(), Kind: EvParentUp, Parent: name, Message: fmt.Sprintf("parent %s is up: verifying %d leases", name, n)})
+			told = append(told, Event{Time: k.clock.Wall(), Kind: EvParentUp, Parent: name, Message: fmt.Sprintf("parent %s is up: verifying %s", name, leases(n, ""))})
 		}
 	}
 	if len(names) == 0 {
@@ -332,7 +332,7 @@ func (k *Keeper) parentRenamed(ev provision.Event) {
 	if n > 0 {
 		k.hub.emit(Event{
 			Time: k.clock.Wall(), Kind: EvParentRenamed, Parent: ev.Name, Old: map[string]string{"name": ev.OldName}, New: map[string]string{"name": ev.Name},
-			Message: fmt.Sprintf("parent %s is called %s now: %d leases follow", ev.OldName, ev.Name, n),
+			Message: fmt.Sprintf("parent %s is called %s now: %s", ev.OldName, ev.Name, leases(n, "follow")),
 		})
 	}
 	k.parentAdded(ev)
@@ -427,4 +427,15 @@ func (k *Keeper) users(parent string) (n int) {
 		}
 	}
 	return n
+}
+
+// leases says that n leases do something, or how many they are.
+func leases(n int, do string) string {
+	switch {
+	case n == 1 && do != "":
+		return "1 lease " + do + "s"
+	case n == 1:
+		return "1 lease"
+	}
+	return strings.TrimSpace(fmt.Sprintf("%d leases %s", n, do))
 }
