@@ -54,6 +54,8 @@ func (k *Keeper) Attach(ctx context.Context, o AttachOptions, progress func(stri
 		progress("undoing")
 		k.undo(e, prev)
 		switch r := k.record(e); {
+		case calledOff && !k.host.Alive(r.Target, r.NS):
+			err = fmt.Errorf("%s went away before it had an address on %s", r.Target.Name, r.Spec.Parent)
 		case calledOff:
 			err = fmt.Errorf("%s on %s: the attach was called off by a detach or release of it meanwhile, and undone", r.Target.Name, r.Spec.Parent)
 		case errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV):
@@ -144,7 +146,7 @@ func (k *Keeper) clash(o AttachOptions, spec Spec) (*entry, error) {
 			}
 			continue
 		case same || (sameNS && r.Spec.Ifname == spec.Ifname) || bytes.Equal(r.Spec.MAC, spec.MAC):
-			if r.State == Releasing || !k.host.Alive(r.Target, r.NS) {
+			if r.State == Releasing || !k.host.Alive(r.Target, r.NS) || k.childless(e) {
 				return e, nil
 			}
 		default:
@@ -164,6 +166,21 @@ func (k *Keeper) clash(o AttachOptions, spec Spec) (*entry, error) {
 		}
 	}
 	return nil, nil
+}
+
+// childless reports whether an entry's child is gone from its namespace though
+// its parent is there: it was deleted, or another namespace has the inode of the
+// one that it was in. The lock is held.
+func (k *Keeper) childless(e *entry) bool {
+	r := &e.rec
+	if !r.Established || e.missing || r.Pool != nil || r.BootID != k.clock.BootID() {
+		return false
+	}
+	if p, err := k.host.Parent(r.link()); err != nil || p.Index != r.ParentIndex {
+		return false
+	}
+	_, err := k.host.FindChild(r.NS, r.Child)
+	return errors.Is(err, provision.ErrGone)
 }
 
 // errNameRace: another attach took the interface name in the same moment.

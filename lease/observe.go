@@ -37,7 +37,8 @@ func (k *Keeper) Observe(ev provision.Event) {
 }
 
 // Sweep looks for targets that ended without an event: a process whose
-// namespace lives on, a namespace whose name was taken away. It also tries again
+// namespace lives on, a namespace whose name was taken away. An attach to such a
+// target is called off. It also tries again
 // what waits for the kernel, as the removal of a parent does, and sees to it that
 // every parent with leases is listened to.
 func (k *Keeper) Sweep() {
@@ -49,7 +50,7 @@ func (k *Keeper) Sweep() {
 	var all []look
 	k.mu.Lock()
 	for _, e := range k.leases {
-		if s := e.rec.State; s != Kept && s != Releasing && !(e.missing && e.until != never) && !e.resumed && e.rec.Established {
+		if s := e.rec.State; s != Kept && s != Releasing && !(e.missing && e.until != never) && !e.resumed && (e.rec.Established || e.rec.Pool == nil) {
 			all = append(all, look{e, e.rec.Target, e.rec.NS})
 		}
 	}
@@ -57,6 +58,9 @@ func (k *Keeper) Sweep() {
 	for _, l := range all {
 		if !k.host.Alive(l.t, l.ns) {
 			k.mu.Lock()
+			if !l.e.rec.Established && l.e.op != nil {
+				l.e.op.cancel()
+			}
 			k.suspect(l.e, 0)
 			k.mu.Unlock()
 			k.poke()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -90,4 +91,49 @@ func TestAttachGivesUpInTime(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A target that goes away without an event while its attach goes on ends that.
+func TestTargetGoneDuringAttach(t *testing.T) {
+	sim(t, func(r *rig) {
+		r.w.srv.up = false
+		ns := r.w.addSpace("web")
+		o := r.options("web", ns)
+		o.Timeout = time.Hour
+		done := make(chan error, 1)
+		start := time.Now()
+		go func() {
+			_, err := r.attachTo(o)
+			done <- err
+		}()
+		time.Sleep(10 * time.Second)
+		r.w.mu.Lock()
+		r.w.spaces[ns.Ino].path = false
+		r.w.mu.Unlock()
+		r.k.Sweep()
+		if err := <-done; err == nil || !strings.Contains(err.Error(), "netns:web went away") || time.Since(start) > time.Minute {
+			r.Errorf("after %v: %v", time.Since(start), err)
+		}
+		if vs := r.k.Leases("", false); len(vs) != 0 {
+			r.Errorf("left: %+v", vs)
+		}
+	})
+}
+
+// An identity whose child is gone, of which no event has come, is attached anew.
+func TestAttachWhereChildWas(t *testing.T) {
+	sim(t, func(r *rig) {
+		rec := r.attach("web")
+		r.settle()
+		if err := r.w.DeleteChild(rec.NS, rec.Child); err != nil {
+			r.Fatal(err)
+		}
+		again, err := r.attachTo(r.options("web", rec.NS))
+		if err != nil || again.Binding.Address != rec.Binding.Address {
+			r.Errorf("%v, %+v", err, again.Binding)
+		}
+		if _, err := r.attachTo(r.options("web", rec.NS)); !errors.Is(err, ErrAttached) {
+			r.Errorf("attached twice: %v", err)
+		}
+	})
 }
