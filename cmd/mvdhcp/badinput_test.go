@@ -119,6 +119,8 @@ func TestBadInput(t *testing.T) {
 		{[]string{"serve", "--state-dir", ""}, "--state-dir is empty"},
 		{[]string{"serve", "--boot-grace", "0s"}, "above 0"},
 		{[]string{"serve", "--boot-grace", "soon"}, "--boot-grace"},
+		{[]string{"serve", "--docker-parent", "eth/0"}, `--docker-parent "eth/0"`},
+		{[]string{"serve", "--docker-parent", "eth0.9999"}, "1 to 4094"},
 	}
 	for _, tt := range tests {
 		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"mvdhcp/internal/api"
 	"mvdhcp/internal/daemon"
 )
 
@@ -43,6 +44,7 @@ func serveCommand() *cli.Command {
 			&cli.DurationFlag{Name: "boot-grace", Usage: "after a boot wait `TIME` for namespaces to be set up anew", Value: time.Minute},
 			boolFlag("docker", "serve Docker's IPAM plugin and network driver as well"),
 			&cli.StringFlag{Name: "docker-socket", Usage: "the plugin's `SOCKET`; its file name is the driver's name", Value: "/run/docker/plugins/mvdhcp.sock"},
+			&cli.StringFlag{Name: "docker-parent", Usage: "the parent `IF` of IPAM pools that name none, as those of Compose v2; without it $MVDHCP_DOCKER_PARENT counts", Value: fromEnv("MVDHCP_DOCKER_PARENT", "")},
 		},
 		Action: serve,
 	}
@@ -60,6 +62,11 @@ func serve(c *cli.Context) error {
 	if d := c.Duration("boot-grace"); d <= 0 {
 		return usage("serve: --boot-grace %v: give a time above 0, such as 1m", d)
 	}
+	if p := c.String("docker-parent"); p != "" {
+		if err := api.CheckParent(p); err != nil {
+			return usage("serve: --docker-%s", strings.TrimPrefix(err.Error(), "--"))
+		}
+	}
 	if err := needRoot("the keeper (mvdhcp serve)"); err != nil {
 		return err
 	}
@@ -75,6 +82,7 @@ func serve(c *cli.Context) error {
 		BootGrace:    c.Duration("boot-grace"),
 		Docker:       c.Bool("docker"),
 		DockerSocket: c.String("docker-socket"),
+		DockerParent: c.String("docker-parent"),
 	})
 }
 

@@ -68,9 +68,9 @@ func isContainer(s string) bool {
 	return s != "" && len(s) <= 255
 }
 
-// checkParent takes an interface name whose part after the last dot, where it
+// CheckParent takes an interface name whose part after the last dot, where it
 // is a number, can be a VLAN id (IEEE 802.1Q, 9.6: 1 to 4094).
-func checkParent(s string) error {
+func CheckParent(s string) error {
 	if s == "" {
 		return usage("no --parent: name the interface or VLAN (IF or IF.VID) to attach to")
 	}

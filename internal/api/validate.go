@@ -53,7 +53,7 @@ func (r *AttachRequest) Validate() error {
 		return err
 	}
 	return firstOf(
-		checkParent(r.Parent),
+		CheckParent(r.Parent),
 		check(r.Ifname, checkIfname),
 		checkOneOf("--mode", r.Mode, Modes),
 		check(r.Identity, checkIdentity),
@@ -85,7 +85,7 @@ func (r *DetachRequest) Validate() error {
 // Validate is as for AttachRequest.
 func (r *ProbeRequest) Validate() error {
 	return firstOf(
-		checkParent(r.Parent),
+		CheckParent(r.Parent),
 		exclude(r.Window < 0 || r.Window > time.Minute, "--window %v: give a time above 0 and up to 1m, such as 2s", r.Window),
 		checkText("--vendor-class", r.VendorClass, 255),
 		check(r.ClientID, checkClientID),
@@ -97,7 +97,7 @@ func (r *ProbeRequest) Validate() error {
 func (r *HostLinkRequest) Validate() error {
 	given := HostLinkRequest{Parent: r.Parent, Remove: r.Remove, Timeout: r.Timeout, ConflictCheck: r.ConflictCheck}
 	return firstOf(
-		checkParent(r.Parent),
+		CheckParent(r.Parent),
 		exclude(r.Remove && *r != given, "--remove takes the whole link away: give nothing else but --parent"),
 		check(r.Address, checkLinkAddress),
 		exclude(r.Address != "" && (r.ClientID != "" || r.Hostname != ""), "--address asks no DHCP server: leave --client-id and --hostname out"),

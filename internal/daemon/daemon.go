@@ -37,6 +37,8 @@ type Options struct {
 	// Docker serves the engine's IPAM plugin on DockerSocket.
 	Docker       bool
 	DockerSocket string
+	// DockerParent is the parent of the plugin's pools that name none.
+	DockerParent string
 }
 
 // sweepEvery is how often targets are looked at that can end without an event.
@@ -78,7 +80,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer kernel.Close()
-	plugin := &docker.Plugin{Kernel: kernel, Check: checkOptions, Pools: filepath.Join(o.StateDir, "pools.json"), Networks: store, MachineID: machineID, Log: o.Log}
+	plugin := &docker.Plugin{Kernel: kernel, Check: checkOptions, Parent: o.DockerParent, Pools: filepath.Join(o.StateDir, "pools.json"), Networks: store, MachineID: machineID, Log: o.Log}
 	keeper, err := lease.New(lease.Config{
 		Host: lease.KernelHost{Kernel: kernel}, Store: store, Clock: clock, MachineID: machineID, Log: o.Log, BootGrace: o.BootGrace,
 		ParentUsed: plugin.ParentUsed,

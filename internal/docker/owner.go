@@ -119,13 +119,14 @@ func endpoints(ctx context.Context) (macs map[string]bool, err error) {
 	return macs, err
 }
 
-// networkPools counts the engine's networks by their pool's id.
+// networkPools counts the engine's networks by their pool's id. The parent of a
+// pool that names none is that of its network, which must be the same.
 func networkPools(ctx context.Context) (count map[string]int, err error) {
 	count = map[string]int{}
 	err = engine(func(e *engineClient) error {
 		return each(ctx, e, "/networks", nil, func(n *listedNetwork) {
 			for _, cfg := range n.IPAM.Config {
-				pl, err := parsePool(cfg.Subnet, n.IPAM.Options)
+				pl, err := parsePool(cfg.Subnet, withParent(n.IPAM.Options, n.Options["parent"]))
 				if err == nil && pl.Subnet.IsValid() {
 					count[pl.id()]++
 				}

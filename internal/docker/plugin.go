@@ -23,7 +23,7 @@ import (
 
 // Plugin is the engine's IPAM plugin (docker network create --ipam-driver
 // mvdhcp), pools and addresses of the network's own DHCP server, and its network
-// driver (-d mvdhcp). Every field is needed but Pools; Observe and ParentUsed can
+// driver (-d mvdhcp). Every field is needed but Parent and Pools; Observe and ParentUsed can
 // be called before Serve.
 type Plugin struct {
 	Keeper *lease.Keeper
@@ -33,6 +33,8 @@ type Plugin struct {
 	// Discover asks the LAN behind a pool's parent for its subnet and router
 	// without taking a lease.
 	Discover func(context.Context, Pool) (subnet netip.Prefix, router netip.Addr, err error)
+	// Parent is that of pools that name none; empty: they are refused.
+	Parent string
 	// Pools is the file in which the pools are remembered; empty: in memory.
 	Pools string
 	// Networks keeps the networks of the network driver.
@@ -187,7 +189,7 @@ func (p *Plugin) requestPool(ctx context.Context, req *poolRequest) (any, error)
 	if req.SubPool != "" {
 		return nil, fmt.Errorf("--ip-range %s: the DHCP server chooses the addresses: leave it out", req.SubPool)
 	}
-	pl, err := parsePool(req.Pool, req.Options)
+	pl, err := parsePool(req.Pool, withParent(req.Options, p.Parent))
 	if err != nil {
 		return nil, err
 	}

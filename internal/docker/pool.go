@@ -107,9 +107,23 @@ func parsePool(subnet string, opts map[string]string) (p Pool, err error) {
 		}
 	}
 	if p.Parent == "" {
-		return p, errors.New("no parent: give --ipam-opt parent=IF, the same IF as -o parent=IF")
+		return p, errors.New("no parent: give --ipam-opt parent=IF, the same IF as -o parent=IF; Compose v2 passes no IPAM options on: start the keeper with --docker-parent IF")
 	}
 	return p, nil
+}
+
+// withParent are a pool's options with a parent where they have none.
+func withParent(opts map[string]string, parent string) map[string]string {
+	if opts["parent"] != "" || parent == "" {
+		return opts
+	}
+	with := map[string]string{"parent": parent}
+	for name, v := range opts {
+		if name != "parent" {
+			with[name] = v
+		}
+	}
+	return with
 }
 
 // id is the pool, encoded.
