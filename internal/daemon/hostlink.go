@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -60,8 +61,8 @@ func (s *service) HostLink(ctx context.Context, req api.HostLinkRequest, progres
 func hostLinkOptions(req api.HostLinkRequest) (o lease.AttachOptions, err error) {
 	name := lease.HostTarget(req.Parent)
 	spec := lease.Spec{
-		Identity: name, Parent: req.Parent, Ifname: or(req.Ifname, hostLinkName(req.Parent)), Mode: provision.Bridge,
-		Hostname: req.Hostname, Routes: lease.RoutesNone, Conflict: dhcpclient.ConflictCheck(or(req.ConflictCheck, "fast")),
+		Identity: name, Parent: req.Parent, Ifname: cmp.Or(req.Ifname, hostLinkName(req.Parent)), Mode: provision.Bridge,
+		Hostname: req.Hostname, Routes: lease.RoutesNone, Conflict: dhcpclient.ConflictCheck(cmp.Or(req.ConflictCheck, "fast")),
 	}
 	if req.MAC != "" {
 		if spec.MAC, err = net.ParseMAC(req.MAC); err != nil {

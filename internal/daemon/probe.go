@@ -98,8 +98,8 @@ func (s *service) discover(ctx context.Context, p docker.Pool) (subnet netip.Pre
 		Kernel: s.kernel, Log: s.options.Log, Parent: p.Parent, Mode: provision.Mode(p.Mode), VendorClass: p.VendorClass, UserClass: p.UserClass,
 		Window: p.Timeout, First: true,
 	}
-	if q.Allow, err = addrs(p.Allow); err == nil {
-		q.Deny, err = addrs(p.Deny)
+	if q.Allow, err = dhcpclient.ParseServers(p.Allow); err == nil {
+		q.Deny, err = dhcpclient.ParseServers(p.Deny)
 	}
 	if err != nil {
 		return subnet, router, err

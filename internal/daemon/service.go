@@ -239,7 +239,3 @@ func (s *service) each(vs []lease.View, do func(id string) (lease.Record, error)
 	}
 	return ls, first
 }
-
-func or(a, b string) string { return cmp.Or(a, b) }
-
-func addrs(texts []string) ([]netip.Addr, error) { return dhcpclient.ParseServers(texts) }

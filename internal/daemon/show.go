@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"net/netip"
@@ -138,7 +139,7 @@ func (s *service) Status(context.Context) (api.Status, error) {
 		if !ok {
 			i = len(st.Parents)
 			at[v.Spec.Parent] = i
-			p, err := s.kernel.Parent(or(v.ParentLink, v.Spec.Parent))
+			p, err := s.kernel.Parent(cmp.Or(v.ParentLink, v.Spec.Parent))
 			st.Parents = append(st.Parents, api.ParentStatus{Name: v.Spec.Parent, Up: p.Up, Carrier: p.Carrier, Missing: err != nil})
 		}
 		st.Parents[i].Leases++
